@@ -1,0 +1,57 @@
+# make notebooks   the course: every notebook in order at quick scale; pages under build/html
+# make test        every check: style, unit tests, every notebook
+# make lab         JupyterLab, opened at 00_start_here
+# make save        as make notebooks, and stores the outputs in notebooks/ (before you commit one)
+# Each makes the environment first if it is not there: .venv here, or the conda/uv/venv environment that is active.
+
+ifdef VIRTUAL_ENV
+ENV := $(VIRTUAL_ENV)
+else ifneq ($(filter-out base,$(CONDA_DEFAULT_ENV)),)
+ENV := $(CONDA_PREFIX)
+else
+ENV := .venv
+endif
+PY := $(ENV)/bin/python
+STAMP := $(ENV)/.mixlab-installed
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+default: help
+.PHONY: default notebooks test lab save style unit course help
+help:
+	@sed -n 's/^# //p' Makefile
+
+notebooks: $(STAMP)
+	$(PY) -m mixlab notebooks
+
+save: $(STAMP)
+	$(PY) -m mixlab notebooks --save
+
+lab: $(STAMP)
+	cd notebooks && $(abspath $(PY)) -m jupyterlab 00_start_here.ipynb
+
+test: $(STAMP)
+	@start=$$(date +%s); $(MAKE) --no-print-directory style || exit 1; styled=$$(date +%s); \
+	$(MAKE) --no-print-directory unit || exit 1; united=$$(date +%s); \
+	$(MAKE) --no-print-directory course || exit 1; ended=$$(date +%s); \
+	echo "where the time went: style $$((styled - start)) s, unit tests $$((united - styled)) s, notebooks $$((ended - united)) s"
+
+style: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+unit: $(STAMP)
+	$(PY) -m pytest tests --durations=10 -q
+
+course: $(STAMP)
+	$(PY) -m pytest --nbmake --nbmake-timeout=1200 -W default notebooks --durations=0 -q
+
+# Installed once: again only when pyproject.toml changes. uv environments come without pip, so uv installs there.
+$(STAMP): pyproject.toml
+	@if [ "$(ENV)" = .venv ]; then \
+	  for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; done; \
+	  [ -n "$$found" ] || { echo "mixlab needs Python 3.11 or newer: none found. Say which with make PYTHON=/path/to/python3.12"; exit 1; }; \
+	  $$found -m venv .venv; fi
+	@if $(PY) -m pip --version >/dev/null 2>&1; then $(PY) -m pip install -q -e '.[jupyter,test]'; \
+	  else uv pip install -q --python $(PY) -e '.[jupyter,test]'; fi
+	@touch $@

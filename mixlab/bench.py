@@ -1,0 +1,124 @@
+"""python -m mixlab bench: speed, ours beside others, in one process and in turn: a slow moment hits all alike.
+
+Absolute times drift with the machine, ratios hardly: each line gives the median over rounds of a per-round ratio.
+"""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+# glibc hands batch-sized blocks back to the kernel and faults them in again, which can cost more than the mixing.
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+
+
+def run(what: str) -> int:
+    """Start again with the allocator held still, then measure."""
+    if sys.platform == "linux" and any(key not in os.environ for key in MALLOC):
+        os.execve(sys.executable, [sys.executable, "-m", "mixlab", "bench", what], {**os.environ, **MALLOC})
+    from mixlab.records import circumstances
+
+    facts = circumstances()
+    print(f"{facts['device']}, {facts['threads']} threads, torch {facts['versions']['torch']}")
+    {"mixing": mixing, "sweep": sweep}[what]()
+    return 0
+
+
+def mixing(batch: int = 128, rounds: int = 60) -> None:
+    """mixup of a batch of 32 x 32 images and its labels: draw, mix inputs, mix labels."""
+    for title, layout in (("channels first", torch.contiguous_format), ("channels_last", torch.channels_last)):
+        x = torch.rand(batch, 3, 32, 32).to(memory_format=layout)
+        variants = _mixing_variants(x, torch.arange(batch) % 10)
+        print(f"\nmixup, batch {batch} of 3x32x32 float32, {title}, median of {rounds} rounds")
+        _print(in_turn(variants, rounds), "copy", ["torchvision", "timm, batch"])
+
+
+def sweep(epochs: int = 200, alone: int = 5) -> None:
+    """125 networks 2-130-120-2 for 200 epochs of 512 points at once, against some of them trained one by one."""
+    from mixlab.mixup import Mixup
+    from mixlab.sweeps import fit_many
+    from mixlab.toys import one_ring
+
+    data, grid = one_ring(), [(alpha, seed) for alpha in np.geomspace(0.05, 64, 25) for seed in range(5)]
+    start = time.perf_counter()
+    fit_many(data, [Mixup(a, rng=s) for a, s in grid], [s for _, s in grid], epochs=epochs, progress=False)
+    together = time.perf_counter() - start
+    start = time.perf_counter()
+    for alpha, seed in grid[:alone]:
+        _train_alone(data, Mixup(alpha, rng=seed), seed, epochs)
+    each = (time.perf_counter() - start) / alone
+    print(f"125 networks at once: {together:.1f} s")
+    print(f"one by one: {each:.2f} s each (n = {alone}), {125 * each:.0f} s for 125; ratio {125 * each / together:.1f}")
+
+
+def in_turn(variants: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
+    """Seconds per call of each variant, one call of each per round, after three rounds that do not count."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(rounds + 3):
+        for name, call in variants.items():
+            start = time.perf_counter()
+            call()
+            if number >= 3:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def _mixing_variants(x: torch.Tensor, labels: torch.Tensor) -> dict[str, Callable]:
+    from torchvision.transforms import v2
+
+    from mixlab.mixup import Mixup
+
+    target = torch.empty_like(x)
+    theirs = v2.MixUp(alpha=1.0, num_classes=10)
+    variants = {
+        "copy": lambda: target.copy_(x),
+        "mixlab": _ours(Mixup(1.0, rng=0), x, labels),
+        "mixlab, per sample": _ours(Mixup(1.0, per_sample=True, rng=0), x, labels),
+        "torchvision": lambda: theirs(x, labels),
+    }
+    try:
+        from timm.data import Mixup as TimmMixup
+    except ImportError:
+        print("timm is not installed: pip install -e '.[bench]' to see it beside the others")
+        return variants
+    own = x.clone()  # timm overwrites the batch it is given: it gets one of its own, and is not charged for the copy
+    for mode, name in (("batch", "timm, batch"), ("elem", "timm, per sample")):
+        mixer = TimmMixup(mixup_alpha=1.0, label_smoothing=0.0, num_classes=10, mode=mode)
+        variants[name] = lambda mixer=mixer: mixer(own, labels)
+    return variants
+
+
+def _ours(method, x, labels) -> Callable:
+    def call():
+        plan = method.draw(x, labels)
+        return plan.mix(x), method.targets(plan, labels, 10)
+
+    return call
+
+
+def _train_alone(data, method, seed: int, epochs: int) -> None:
+    from mixlab.sweeps import Nets, adam
+
+    net = Nets((2, 130, 120, 2), [seed]).alone(0)
+    optimiser, order = adam(net.parameters()), np.random.default_rng([seed, 1])
+    for _ in range(epochs):
+        for rows in torch.from_numpy(order.permutation(len(data.train_x))).split(32):
+            optimiser.zero_grad()
+            method.loss(net, data.train_x[rows], data.train_y[rows]).backward()
+            optimiser.step()
+
+
+def _print(times: dict[str, list[float]], unit: str, others: list[str]) -> None:
+    beside = [other for other in others if other in times]
+    print(f"{'':22}{'ms':>8}" + "".join(f"{'/ ' + name:>16}" for name in [unit, *beside]))
+    for name, seconds in times.items():
+        ratios = [statistics.median(a / b for a, b in zip(seconds, times[o], strict=True)) for o in [unit, *beside]]
+        print(f"{name:22}{1e3 * statistics.median(seconds):8.3f}" + "".join(f"{ratio:16.2f}" for ratio in ratios))

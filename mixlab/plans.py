@@ -1,0 +1,216 @@
+"""What a mix is: a row-stochastic matrix W, with x' = W x for the inputs and y' = W y for the labels.
+
+A plan holds W and nothing random happens here: whoever draws it (a method in floor 2) or types it in by hand gets
+the same arithmetic. Two forms are enough for every method of the course:
+
+    Pairs(partner, lam)   x'_i = lam_i x_i + (1 - lam_i) x_partner(i)    W = diag(lam) + diag(1 - lam) P
+    Weights(matrix)       x'_i = sum_j W_ij x_j                          any W
+
+lam always belongs to the row's *own* sample and 1 - lam to its partner.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Pairs:
+    """Row i of the batch becomes lam[i] * x[i] + (1 - lam[i]) * x[partner[i]].
+
+    partner (n,) whole numbers in 0..n-1; lam a number in [0, 1] for the whole batch, or (n,) one for every row.
+
+    >>> plan = Pairs(partner=[1, 0], lam=0.75)
+    >>> plan.mix(torch.tensor([0.0, 4.0]))
+    tensor([1., 3.])
+    """
+
+    def __init__(self, partner, lam):
+        self.partner = _as_partner(partner)
+        self.lam = _as_lam(lam, len(self.partner))
+
+    @classmethod
+    def unchecked(cls, partner: Tensor, lam: float | Tensor) -> "Pairs":
+        """For parts that are right by construction, as a method's draws are: reads no value, so waits for no GPU."""
+        plan = object.__new__(cls)
+        plan.partner, plan.lam = partner, lam
+        return plan
+
+    def __len__(self) -> int:
+        return len(self.partner)
+
+    def to(self, device) -> "Pairs":
+        """The same plan on another device."""
+        lam = self.lam if isinstance(self.lam, float) else self.lam.to(device, non_blocking=True)
+        return self.unchecked(self.partner.to(device, non_blocking=True), lam)
+
+    def mix(self, x: Tensor) -> Tensor:
+        """x (n, …) floating point -> a new tensor of the same shape, type and memory layout."""
+        _check_inputs(x, len(self))
+        mixed = _take(x, self.partner).to(_wide(x.dtype))  # a fresh copy: the lerp may overwrite it
+        lam = self.lam
+        if isinstance(lam, Tensor):
+            lam = lam.to(mixed.dtype).view(-1, *[1] * (x.dim() - 1))
+        return mixed.lerp_(x.to(mixed.dtype), lam).to(x.dtype)  # partner + lam * (own - partner)
+
+    def mix_labels(self, y: Tensor) -> Tensor:
+        """y (n, c) soft labels -> (n, c) soft labels, at least float32."""
+        check_soft_labels(y, len(self))
+        return self.mix(y.to(_wide(y.dtype)))
+
+    def matrix(self) -> Tensor:
+        """W (n, n), float64 on the CPU: for looking at and for checking, not for mixing."""
+        n = len(self)
+        lam = torch.as_tensor(self.lam, dtype=torch.float64, device="cpu").expand(n)
+        rows, partner = torch.arange(n), self.partner.cpu()
+        return torch.diag(lam).index_put((rows, partner), 1 - lam, accumulate=True)
+
+    def __repr__(self) -> str:
+        lam = f"{self.lam:.3f}" if isinstance(self.lam, float) else f"one per row, mean {self.lam.mean():.3f}"
+        return f"Pairs(n={len(self)}, lam={lam})"
+
+
+class Weights:
+    """Row i of the batch becomes the weighted sum of all rows, with the weights in row i of `matrix` (n, n).
+
+    >>> Weights(torch.full((2, 2), 0.5)).mix(torch.tensor([0.0, 4.0]))
+    tensor([2., 2.])
+    """
+
+    def __init__(self, matrix):
+        matrix = torch.as_tensor(matrix)
+        if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
+            raise ValueError(f"matrix must be square, (n, n) with n >= 1, not {tuple(matrix.shape)}")
+        if not matrix.is_floating_point():
+            raise ValueError(f"matrix must be floating point, not {matrix.dtype}")
+        _check_rows_sum_to_one(matrix, "matrix")
+        self._matrix = matrix
+
+    def __len__(self) -> int:
+        return len(self._matrix)
+
+    def to(self, device) -> "Weights":
+        """The same plan on another device."""
+        moved = object.__new__(type(self))
+        moved._matrix = self._matrix.to(device, non_blocking=True)
+        return moved
+
+    def mix(self, x: Tensor) -> Tensor:
+        """x (n, …) floating point -> a new tensor of the same shape, type and memory layout."""
+        _check_inputs(x, len(self))
+        order = _memory_order(x)
+        rows = x.permute(order)
+        mixed = self._matrix.to(_wide(x.dtype)) @ rows.reshape(len(x), -1).to(_wide(x.dtype))
+        return mixed.view(rows.shape).permute(_inverse(order)).to(x.dtype)
+
+    def mix_labels(self, y: Tensor) -> Tensor:
+        """y (n, c) soft labels -> (n, c) soft labels, at least float32."""
+        check_soft_labels(y, len(self))
+        return self.mix(y.to(_wide(y.dtype)))
+
+    def matrix(self) -> Tensor:
+        """W (n, n), float64 on the CPU."""
+        return self._matrix.to("cpu", torch.float64)
+
+    def __repr__(self) -> str:
+        return f"Weights(n={len(self)})"
+
+
+def join(plans: list[Pairs]) -> Pairs:
+    """One plan for several batches laid end to end, each mixing only within itself: W is block diagonal."""
+    starts = np.cumsum([0, *(len(plan) for plan in plans[:-1])])
+    partner = torch.cat([plan.partner + int(start) for plan, start in zip(plans, starts, strict=True)])
+    lam = torch.cat([torch.as_tensor(plan.lam, dtype=torch.float32).expand(len(plan)) for plan in plans])
+    return Pairs.unchecked(partner, lam)
+
+
+def one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """labels (n,) class indices -> y (n, c) float32 with a single one in each row."""
+    if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"labels must be whole numbers of shape (n,), not {labels.dtype} {tuple(labels.shape)}")
+    if labels.device.type == "cpu" and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise ValueError(f"labels must lie in 0..{num_classes - 1}, found {labels.min()} to {labels.max()}")
+    y = torch.zeros(len(labels), num_classes, device=labels.device)
+    return y.scatter_(1, labels.long()[:, None], 1.0)
+
+
+def soft_labels(labels: Tensor, num_classes: int) -> Tensor:
+    """Class indices (n,) become rows (n, c); rows that are soft already are checked, and widened to float32 or more."""
+    if labels.dim() != 2:
+        return one_hot(labels, num_classes)
+    check_soft_labels(labels, len(labels))
+    if labels.shape[1] != num_classes:
+        raise ValueError(f"labels have {labels.shape[1]} columns, the model has {num_classes} classes")
+    return labels.to(_wide(labels.dtype))
+
+
+def check_soft_labels(y: Tensor, n: int) -> None:
+    """Refuse what is not n rows of soft labels. Values are read on the CPU only: on a GPU that would stop the queue."""
+    if y.dim() != 2 or not y.is_floating_point():
+        raise ValueError(
+            f"y must be soft labels, floating point (n, c), not {y.dtype} {tuple(y.shape)}: "
+            "turn class indices into rows with mixlab.one_hot(labels, num_classes)"
+        )
+    if len(y) != n:
+        raise ValueError(f"y has {len(y)} rows, the plan mixes {n}")
+    _check_rows_sum_to_one(y, "y")
+
+
+def _check_rows_sum_to_one(matrix: Tensor, name: str) -> None:
+    if matrix.device.type != "cpu" or matrix.numel() == 0:
+        return
+    tolerance = {torch.float64: 1e-6, torch.float32: 1e-4}.get(matrix.dtype, 2e-2)
+    matrix = matrix.detach().to(_wide(matrix.dtype))
+    sums = matrix.sum(1)
+    if not bool(((sums - 1).abs() <= tolerance).all()):  # written so that NaN fails too
+        row = int((sums - 1).abs().nan_to_num(torch.inf).argmax())
+        raise ValueError(f"every row of {name} must sum to one; row {row} sums to {sums[row]:.6g}")
+    if matrix.min() < -tolerance:
+        raise ValueError(f"{name} must not have negative entries, found {matrix.min():.6g}")
+
+
+def _as_partner(partner) -> Tensor:
+    partner = torch.as_tensor(partner)
+    if partner.dim() != 1 or len(partner) == 0 or partner.is_floating_point() or partner.dtype == torch.bool:
+        shape = tuple(partner.shape)
+        raise ValueError(f"partner must be whole numbers of shape (n,) with n >= 1, not {partner.dtype} {shape}")
+    if not 0 <= partner.min() <= partner.max() < len(partner):
+        raise ValueError(f"partner must lie in 0..{len(partner) - 1}, found {partner.min()} to {partner.max()}")
+    return partner.long()
+
+
+def _as_lam(lam, n: int) -> float | Tensor:
+    values = torch.as_tensor(lam)
+    if values.dim() > 1 or (values.dim() == 1 and len(values) != n):
+        raise ValueError(f"lam must be one number or of shape ({n},), not {tuple(values.shape)}")
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        raise ValueError(f"lam must lie in [0, 1], found {values.min():.6g} to {values.max():.6g}")
+    return float(values) if values.dim() == 0 else values.to(_wide(values.dtype))
+
+
+def _check_inputs(x: Tensor, n: int) -> None:
+    if not x.is_floating_point():
+        raise TypeError(f"x is {x.dtype}: convert to float first, for instance x.float() / 255")
+    if x.dim() == 0 or len(x) != n:
+        raise ValueError(f"x has shape {tuple(x.shape)}, the plan mixes {n} rows")
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Arithmetic happens in float32 or better: bf16 and fp16 would break lam + (1 - lam) = 1."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    """x[index] as a copy in the memory layout of x (index_select alone turns channels_last into channels_first)."""
+    if x.is_contiguous():
+        return x.index_select(0, index)
+    order = _memory_order(x)
+    return x.permute(order).index_select(0, index).permute(_inverse(order))
+
+
+def _memory_order(x: Tensor) -> list[int]:
+    """The dimensions from outermost to innermost in memory, the batch kept first."""
+    return [0, *sorted(range(1, x.dim()), key=lambda d: -x.stride(d))]
+
+
+def _inverse(order: list[int]) -> list[int]:
+    return [order.index(d) for d in range(len(order))]

@@ -1,0 +1,153 @@
+"""Many small networks at once: a whole published table on a laptop.
+
+Training 125 networks of 16,000 weights one by one leaves the machine idle between thousands of tiny operations. Stacked
+into tensors with a leading axis m (one slice per network), each operation does all of them, and nothing else changes:
+every network has its own initial weights, data order, method and draws, and ends where it would end if trained alone.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from mixlab.mixup import Method, scored_by_cross_entropy
+from mixlab.plans import Pairs, join, one_hot
+from mixlab.toys import ToySet
+
+
+class Nets(nn.Module):
+    """m fully connected ReLU networks side by side; layer l has weights (m, in, out) and biases (m, out).
+
+    seeds: one per network. Weights and biases are uniform in ±1/sqrt(in), which is what nn.Linear does.
+    """
+
+    def __init__(self, widths: Sequence[int], seeds: Sequence[int]):
+        super().__init__()
+        generators = [np.random.default_rng([seed, 0]) for seed in seeds]
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for fan_in, fan_out in pairwise(widths):
+            bound = fan_in**-0.5
+            self.weights.append(_stack(rng.uniform(-bound, bound, (fan_in, fan_out)) for rng in generators))
+            self.biases.append(_stack(rng.uniform(-bound, bound, fan_out) for rng in generators))
+
+    def __len__(self) -> int:
+        return len(self.weights[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (m, n, d) a batch per network, or (n, d) the same for all -> logits (m, n, c)."""
+        x = x.expand(len(self), *x.shape[-2:])
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias[:, None], x, weight)
+            x = x if layer == last else x.relu()
+        return x
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """x (n, d), or (m, n, d) -> probabilities (m, n, c)."""
+        return self(x).softmax(-1)
+
+    @torch.no_grad()
+    def error(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Percent wrong of each network, (m,) float64; labels (n,) or (m, n)."""
+        return 100 * (self(x).argmax(-1) != labels).double().mean(-1)
+
+    def alone(self, i: int) -> nn.Sequential:
+        """Network i as an ordinary torch network with its own copy of the weights."""
+        layers: list[nn.Module] = []
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            linear = nn.Linear(*weight.shape[1:], device=weight.device)
+            linear.weight.data, linear.bias.data = weight[i].detach().T.clone(), bias[i].detach().clone()
+            layers += [linear, nn.ReLU()]
+        return nn.Sequential(*layers[:-1])
+
+
+def adam(parameters) -> torch.optim.Optimizer:
+    """The optimiser of the toy sweeps: Adam at 0.001, all steps in one fused operation."""
+    return torch.optim.Adam(parameters, lr=1e-3, fused=True)
+
+
+def fit_many(
+    data: ToySet | Sequence[ToySet],
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    hidden: Sequence[int] = (130, 120),
+    epochs: int = 200,
+    batch_size: int = 32,
+    optimizer: Callable = adam,
+    milestones: Sequence[int] = (),
+    device: str = "cpu",
+    progress: bool = True,
+) -> Nets:
+    """Train one network per method, all at once, each as if it were alone.
+
+    data: one set for all networks, or one per network, all of the same size. methods, seeds: one per network; the seed
+    gives the initial weights and the order of the data, the method brings its own generator. optimizer: called once
+    with all parameters; its update must be elementwise, as those of SGD and Adam are. milestones: epochs after which
+    the learning rate is divided by ten.
+    """
+    _check(data, methods, seeds, epochs, batch_size)
+    train_x, train_y = _training_set(data, len(methods), device)
+    classes = len(data.classes if isinstance(data, ToySet) else data[0].classes)
+    nets = Nets((train_x.shape[-1], *hidden, classes), seeds).to(device)
+    optimiser = optimizer(nets.parameters())
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(milestones), gamma=0.1)
+    orders = [np.random.default_rng([seed, 1]) for seed in seeds]
+    for _ in tqdm(range(epochs), f"{len(methods)} networks", unit="epoch", disable=not progress):
+        order = torch.from_numpy(np.stack([rng.permutation(train_x.shape[1]) for rng in orders])).to(device)
+        for rows in order.split(batch_size, dim=1):
+            batch = rows[..., None]
+            x, labels = train_x.gather(1, batch.expand(-1, -1, train_x.shape[-1])), train_y.gather(1, rows)
+            x, y = _mix(methods, x, labels, classes)
+            loss = F.cross_entropy(nets(x).flatten(0, 1), y, reduction="sum") / rows.shape[1]
+            optimiser.zero_grad()
+            loss.backward()  # a sum over networks: each gets the gradient of its own mean loss
+            optimiser.step()
+        schedule.step()
+        for method in methods:
+            method.end_epoch()
+    return nets
+
+
+def _mix(methods: Sequence[Method], x: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """x (m, n, d), labels (m, n) -> mixed inputs (m, n, d) and targets (m * n, c), each slice by its own method."""
+    plans = [method.draw(*batch) for method, *batch in zip(methods, x, labels, strict=True)]
+    plain = all(type(method).targets is Method.targets for method in methods)
+    if plain and all(type(plan) is Pairs for plan in plans):  # one gather and one lerp for all networks
+        plan = join(plans)
+        return plan.mix(x.flatten(0, 1)).view_as(x), plan.mix_labels(one_hot(labels.flatten(), classes))
+    y = [m.targets(plan, batch, classes) for m, plan, batch in zip(methods, plans, labels, strict=True)]
+    return torch.stack([plan.mix(batch) for plan, batch in zip(plans, x, strict=True)]), torch.cat(y)
+
+
+def _training_set(data, m: int, device: str) -> tuple[Tensor, Tensor]:
+    """(m, n, d) inputs and (m, n) labels; a shared set is expanded, not copied."""
+    if isinstance(data, ToySet):
+        x, y = data.train_x.expand(m, -1, -1), data.train_y.expand(m, -1)
+    else:
+        x, y = torch.stack([d.train_x for d in data]), torch.stack([d.train_y for d in data])
+    return x.to(device), y.to(device)
+
+
+def _stack(arrays) -> nn.Parameter:
+    return nn.Parameter(torch.from_numpy(np.stack(list(arrays))).float())
+
+
+def _check(data, methods, seeds, epochs: int, batch_size: int) -> None:
+    if len(methods) == 0 or len(seeds) != len(methods):
+        raise ValueError(f"seeds must have one entry per method: {len(seeds)} seeds, {len(methods)} methods")
+    if not isinstance(data, ToySet) and len(data) != len(methods):
+        raise ValueError(f"data must be one set, or one per method: {len(data)} sets, {len(methods)} methods")
+    if len({id(method) for method in methods}) < len(methods):
+        raise ValueError("methods must be distinct objects: each network draws from its own generator")
+    if epochs < 0 or batch_size < 1:
+        raise ValueError(f"epochs must be >= 0 and batch_size >= 1, not {epochs} and {batch_size}")
+    for method in methods:
+        if not scored_by_cross_entropy(method):
+            raise ValueError(
+                f"methods: {type(method).__name__} has a loss of its own, these networks know cross-entropy"
+            )

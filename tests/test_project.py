@@ -1,0 +1,170 @@
+"""What holds the repository together: one list of dependencies, a light import, honest tests, true documents."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mixlab.papers import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
+
+
+def python(*arguments, **environment):
+    """A fresh interpreter at the root of the repository."""
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+def test_environment_yml_installs_what_pyproject_lists_and_nothing_else():
+    text = re.sub(r"#.*", "", (ROOT / "environment.yml").read_text(encoding="utf-8"))
+    items = [line.strip()[2:] for line in text.splitlines() if line.strip().startswith("- ")]
+    assert items == ["conda-forge", "python>=3.11,<3.14", "pip", "pip:", "-e .[jupyter,test]"]
+    assert PROJECT["requires-python"] == ">=3.11"
+    assert {"jupyter", "test"} <= set(PROJECT["optional-dependencies"])
+
+
+def test_the_module_needs_six_packages_and_every_bound_is_a_lower_bound():
+    listed = PROJECT["dependencies"] + [r for extra in PROJECT["optional-dependencies"].values() for r in extra]
+    assert all(re.fullmatch(r"[\w-]+>=[\d.]+", requirement) for requirement in listed)
+    needed = {requirement.split(">=")[0] for requirement in PROJECT["dependencies"]}
+    assert needed == {"torch", "torchvision", "scipy", "matplotlib", "scikit-learn", "tqdm"}
+
+
+def test_import_needs_no_extra_and_pulls_in_nothing_heavy():
+    """With Jupyter and the test tools made impossible to import, every module still imports."""
+    extras = ["IPython", "ipywidgets", "nbformat", "nbclient", "nbconvert", "jupyter_client", "pytest", "hypothesis", "ot"]
+    modules = [f"mixlab.{path.stem}" for path in (ROOT / "mixlab").glob("*.py") if path.stem != "__main__"]
+    code = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({[*extras, "timm"]}))
+import mixlab
+assert not {{"matplotlib", "scipy", "sklearn", "torchvision"}} & set(sys.modules), "import mixlab pulled in a heavy package"
+for name in {modules}:
+    importlib.import_module(name)
+"""
+    result = python("-W", "error", "-c", code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_import_adds_under_half_a_second_to_torchs_own():
+    code = "import time, torch; start = time.process_time(); import mixlab; print(time.process_time() - start)"
+    assert min(float(python("-c", code).stdout) for _ in range(2)) < 0.5
+
+
+def test_every_module_is_small():
+    for path in (ROOT / "mixlab").glob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 330, path.name
+
+
+def test_doctor_says_ok_or_what_to_do():
+    result = python("-m", "mixlab", "doctor")
+    assert result.returncode == 0, result.stdout + result.stderr
+    for word in ("Python", "torch", "torchvision", "nbmake", "kernel", "GPU", "free disk", "data", "scale"):
+        assert re.search(rf"^{word} .* ok$", result.stdout, re.M), word
+
+
+@pytest.mark.parametrize(
+    "environment, line, remedy",
+    [
+        ({"MIXLAB_SCALE": "huge"}, "scale", "must be one of quick, full"),
+        ({"MIXLAB_DATA": "/no/such/folder"}, "data", "there is no folder /no/such/folder"),
+    ],
+)
+def test_doctor_fails_with_a_remedy(environment, line, remedy):
+    result = python("-m", "mixlab", "doctor", **environment)
+    assert result.returncode == 1
+    assert re.search(rf"^{line} .*{re.escape(remedy)}", result.stdout, re.M), result.stdout
+
+
+def test_doctor_finds_a_missing_and_an_old_package():
+    code = """
+import importlib.metadata as m, sys
+real = m.version
+def version(name):
+    if name == "scipy": raise m.PackageNotFoundError(name)
+    return "2.0.1+cpu" if name == "torch" else real(name)
+m.version = version
+from mixlab.doctor import examine
+sys.exit(examine())
+"""
+    result = python("-c", code)
+    assert result.returncode == 1
+    assert re.search(r"^scipy +missing +run: make notebooks", result.stdout, re.M)
+    assert re.search(r"^torch +2\.0\.1\+cpu +2\.6 or newer is needed: pip install -U 'torch>=2\.6'", result.stdout, re.M)
+
+
+def test_report_prints_a_table_and_counts_cells():
+    result = python("-m", "mixlab", "report", "kmixup/table9a", "--all")
+    assert result.returncode == 0 and "| One Ring |" in result.stdout and re.search(r"of 25 cells measured", result.stdout)
+    result = python("-m", "mixlab", "report", "kmixup/table99")
+    assert result.returncode == 2 and "table must be one of" in result.stderr
+
+
+def test_readme_has_the_commands_and_changelog_the_version():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in ("notebooks", "test", "lab"):
+        assert f"make {target}" in README and re.search(rf"^{target}:", makefile, re.M)
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_links_in_documents_lead_somewhere():
+    sources = {path: path.read_text(encoding="utf-8") for path in ROOT.glob("*.md")}
+    for path in NOTEBOOKS:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        sources[path] = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    for path, text in sources.items():
+        for link in re.findall(r"\]\((?!https?://|#|attachment:)([^)#\s]+)", text):
+            assert (path.parent / link).exists(), f"{path.name} links to {link}"
+
+
+def python_sources():
+    """(name, source) of every test file and every notebook's code."""
+    for path in sorted((ROOT / "tests").glob("*.py")):
+        yield path.name, path.read_text(encoding="utf-8")
+    for path in NOTEBOOKS:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        yield path.name, "\n\n".join(re.sub(r"^[%!].*", "", cell, flags=re.M) for cell in code)
+
+
+def complaints(source):
+    """Comparisons thrown away, and tests that assert nothing."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Compare):
+            yield f"line {node.lineno}: a comparison thrown away"
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            calls = [call.func for call in ast.walk(node) if isinstance(call, ast.Call)]
+            raises = any(isinstance(call, ast.Attribute) and call.attr in ("raises", "warns") for call in calls)
+            if not raises and not any(isinstance(inner, ast.Assert) for inner in ast.walk(node)):
+                yield f"{node.name} asserts nothing"
+
+
+def test_no_test_or_notebook_throws_a_comparison_away_or_asserts_nothing():
+    for name, source in python_sources():
+        assert list(complaints(source)) == [], name
+
+
+def test_the_walk_of_the_syntax_tree_sees_what_it_looks_for():
+    assert list(complaints("x = 1\nx == 2")) == ["line 2: a comparison thrown away"]
+    assert list(complaints("def test_a():\n    f(1)")) == ["test_a asserts nothing"]
+    assert list(complaints("def test_a():\n    with pytest.raises(ValueError):\n        f()")) == []
+
+
+def test_no_word_of_where_it_was_made():
+    for path in [p for pattern in ("*.md", "*.toml", "*.yml", "mixlab/*.py", "tests/*.py") for p in ROOT.glob(pattern)]:
+        assert not re.search(r"/(home|root|work|Users)/\w", path.read_text(encoding="utf-8")), path.name
+
+
+def test_python_paths_are_the_repositorys():
+    assert Path(__import__("mixlab").__file__).parents[1] == ROOT

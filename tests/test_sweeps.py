@@ -1,0 +1,116 @@
+"""Many networks at once end where each would end alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from mixlab import ERM, LabelSmoothing, Method, Mixup, Weights
+from mixlab.sweeps import Nets, adam, fit_many
+from mixlab.toys import four_bars, one_ring, swiss_roll
+
+SMALL = {"hidden": (16, 12), "epochs": 6, "batch_size": 20, "progress": False}
+
+
+def train_alone(data, method, seed, optimizer, milestones=()):
+    """The same run by ordinary means: one torch network, one loop, the method's own loss."""
+    net = Nets((2, 16, 12, 2), [seed]).alone(0)
+    optimiser, order = optimizer(net.parameters()), np.random.default_rng([seed, 1])
+    for epoch in range(SMALL["epochs"]):
+        rows = torch.from_numpy(order.permutation(len(data.train_x)))
+        for part in rows.split(SMALL["batch_size"]):
+            optimiser.zero_grad()
+            method.loss(net, data.train_x[part], data.train_y[part]).backward()
+            optimiser.step()
+        if epoch + 1 in milestones:
+            for group in optimiser.param_groups:
+                group["lr"] /= 10
+    return net
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-3)
+
+
+def whole_batch(seed):
+    class WholeBatch(Method):
+        def draw(self, x, labels):
+            return Weights(torch.from_numpy(self.rng.dirichlet(np.ones(len(x)), len(x))).float())
+
+    return WholeBatch(rng=seed)
+
+
+FAMILIES = {
+    "pairs": [lambda s: Mixup(1.0, rng=s), lambda s: Mixup(8.0, per_sample=True, rng=s), lambda s: ERM()],
+    "smoothed": [lambda s: LabelSmoothing(0.2, Mixup(1.0, rng=s)), lambda s: Mixup(0.5, rng=s), lambda s: ERM()],
+    "whole rows": [whole_batch, lambda s: Mixup(1.0, rng=s), lambda s: ERM()],
+}
+
+
+@pytest.mark.parametrize("optimizer, milestones", [(adam, ()), (sgd, (2, 4))], ids=["adam", "sgd with milestones"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_network_equals_the_same_one_trained_alone(family, optimizer, milestones):
+    data, seeds = one_ring(110, 50), [5, 6, 5]  # 110 points in batches of 20: the last one is ragged
+    methods = [make(seed) for make, seed in zip(FAMILIES[family], seeds, strict=True)]
+    nets = fit_many(data, methods, seeds, optimizer=optimizer, milestones=milestones, **SMALL)
+    for i, (make, seed) in enumerate(zip(FAMILIES[family], seeds, strict=True)):
+        alone = train_alone(data, make(seed), seed, optimizer, milestones)
+        assert torch.allclose(nets.predict(data.test_x)[i], alone(data.test_x).softmax(1), atol=2e-5)
+        assert not torch.allclose(alone(data.test_x), Nets((2, 16, 12, 2), [seed]).alone(0)(data.test_x), atol=1e-2)
+
+
+def test_a_set_per_network():
+    sets = [one_ring(60, 50, rng=1), four_bars(60, 50, rng=2)]
+    nets = fit_many(sets, [Mixup(1.0, rng=0), Mixup(1.0, rng=1)], [0, 1], **SMALL)
+    for i, data in enumerate(sets):
+        alone = train_alone(data, Mixup(1.0, rng=i), i, adam)
+        assert torch.allclose(nets.predict(data.test_x)[i], alone(data.test_x).softmax(1), atol=2e-5)
+
+
+def test_error_counts_wrong_answers_of_each_network():
+    data = swiss_roll(40, 70)
+    nets = fit_many(data, [ERM(), ERM()], [0, 1], **{**SMALL, "epochs": 1})
+    for i, wrong in enumerate(nets.error(data.test_x, data.test_y).tolist()):
+        answers = nets.alone(i)(data.test_x).argmax(1)
+        assert wrong == pytest.approx(100 * (answers != data.test_y).float().mean().item(), abs=1e-4)
+
+
+def test_learning_happens():
+    data = one_ring(256, 500)
+    nets = fit_many(data, [ERM(), Mixup(0.2, rng=0)], [0, 1], epochs=60, progress=False)
+    assert nets.error(data.test_x, data.test_y).max() < 5
+
+
+def test_initial_weights_are_those_of_torch_linear():
+    weight = Nets((400, 300, 2), [0]).weights[0]
+    assert weight.abs().max() <= 1 / 20 and weight.std().item() == pytest.approx(1 / 20 / 3**0.5, rel=0.02)
+
+
+def test_end_of_epoch_reaches_every_method():
+    class Counting(ERM):
+        epochs = 0
+
+        def end_epoch(self):
+            self.epochs += 1
+
+    methods = [Counting(), Counting()]
+    fit_many(one_ring(20, 10), methods, [0, 1], **SMALL)
+    assert [method.epochs for method in methods] == [6, 6]
+
+
+def test_bad_input_is_refused_by_name():
+    class Other(Method):
+        def loss(self, model, x, labels):
+            return x.sum()
+
+    data, shared = one_ring(20, 10), Mixup(1.0)
+    for arguments, complaint in [
+        ((data, [ERM()], [0, 1]), "seeds"),
+        ((data, [], []), "seeds"),
+        (([data, data], [ERM()], [0]), "data"),
+        ((data, [shared, shared], [0, 1]), "distinct"),
+        ((data, [Other()], [0]), "methods: Other"),
+    ]:
+        with pytest.raises(ValueError, match=complaint):
+            fit_many(*arguments, **SMALL)
+    with pytest.raises(ValueError, match="batch_size"):
+        fit_many(data, [ERM()], [0], batch_size=0, progress=False)
