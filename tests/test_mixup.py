@@ -189,7 +189,7 @@ def test_bad_batches_are_refused_by_name(method):
     net = nn.Linear(4, 3)
     with pytest.raises(ValueError, match="x must hold at least one sample"):
         method.loss(net, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-    with pytest.raises(ValueError, match="labels .* same length"):
+    with pytest.raises(ValueError, match=r"labels .* same length"):
         method.loss(net, torch.zeros(3, 4), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"labels must lie in 0\.\.2"):
         method.loss(net, torch.zeros(2, 4), torch.tensor([0, 3]))

@@ -1,9 +1,13 @@
 """The notebooks' skeleton, numbering and outputs; DESIGN: what a reader may count on in each of them."""
 
+import base64
+import copy
+import io
 import json
 import re
 
 import pytest
+from PIL import Image
 
 from mixlab import course
 from mixlab.exercises import cut
@@ -16,6 +20,15 @@ COURSE = (
     "00_start_here 01_mixup 02_kmixup 03_zeta_mixup 04_confusion_mixup 05_lamix 06_infinite_class_mixup "
     "07_cifar 08_tiny_imagenet 09_side_by_side"
 ).split()
+
+
+def one_pixel():
+    file = io.BytesIO()
+    Image.new("RGBA", (1, 1)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+PIXEL = one_pixel()
 
 
 def read(path):
@@ -100,8 +113,10 @@ def test_code_cells_are_short(path):
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=course._label)
 def test_exercises_are_cut_from_their_solutions(path):
-    exercise = cut(read(path))
-    assert read(ROOT / "notebooks" / "exercises" / path.name) == exercise
+    exercise, committed = cut(read(path)), read(ROOT / "notebooks" / "exercises" / path.name)
+    assert [text(cell) for cell in committed["cells"]] == [text(cell) for cell in exercise["cells"]], (
+        "make save cuts them"
+    )
     solved = [cell for cell in code_cells(read(path)) if "solution" in cell["metadata"].get("tags", [])]
     assert any("grader.solved ==" in text(cell) for cell in solved), "a solution asserts that all of it is right"
 
@@ -124,15 +139,19 @@ def test_clean_removes_widgets_progress_bars_and_timings():
             {"output_type": "stream", "name": "stderr", "text": "50%"},
             {"output_type": "stream", "name": "stdout", "text": "kept"},
             {"output_type": "display_data", "data": {"application/vnd.jupyter.widget-view+json": {}}, "metadata": {}},
-            {"output_type": "display_data", "data": {"image/png": "x", "text/plain": "<Figure>"}, "metadata": {"a": 1}},
+            {
+                "output_type": "display_data",
+                "data": {"image/png": PIXEL, "text/plain": "<Figure>"},
+                "metadata": {"a": 1},
+            },
         ],
     }
     cleaned = course.clean({"cells": [cell], "metadata": {"widgets": {}}})
     assert "widgets" not in cleaned["metadata"] and cleaned["cells"][0]["metadata"] == {"tags": ["keep"]}
-    assert cleaned["cells"][0]["outputs"] == [
-        {"output_type": "stream", "name": "stdout", "text": "kept"},
-        {"output_type": "display_data", "data": {"image/png": "x"}, "metadata": {}},
-    ]
+    kept, picture = cleaned["cells"][0]["outputs"]
+    assert kept == {"output_type": "stream", "name": "stdout", "text": "kept"}
+    assert list(picture["data"]) == ["image/png"] and picture["metadata"] == {}
+    assert course.clean(copy.deepcopy(cleaned)) == cleaned, "cleaning twice is cleaning once"
 
 
 def tiny_notebook(folder, name, source):

@@ -29,7 +29,11 @@ def test_what_is_written_is_read(tmp_path):
     records.write(sweep(1.0, 2.0), tmp_path / "deep" / "b.json")
     runs, complaints = records.read(tmp_path)
     assert complaints == []
-    assert [(run["error"], run["file"]) for run in runs] == [(3.0, "a.json"), (1.0, "deep/b.json"), (2.0, "deep/b.json")]
+    assert [(run["error"], run["file"]) for run in runs] == [
+        (3.0, "a.json"),
+        (1.0, "deep/b.json"),
+        (2.0, "deep/b.json"),
+    ]
     assert runs[2]["params"] == {"alpha": 1.0} and runs[2]["seed"] == 1
 
 
@@ -87,7 +91,11 @@ def test_one_run_has_no_spread_and_no_run_says_so():
 
 
 def test_budgets_and_devices_are_never_pooled():
-    lines = [line for line in compared(sweep(1.0, 2.0), sweep(9.0, budget="5 epochs"), sweep(7.0, device="a GPU")) if line["n"]]
+    lines = [
+        line
+        for line in compared(sweep(1.0, 2.0), sweep(9.0, budget="5 epochs"), sweep(7.0, device="a GPU"))
+        if line["n"]
+    ]
     assert sorted((line["budget"], line["device"], line["n"]) for line in lines) == [
         ("200 epochs of 512 points", "a CPU", 2),
         ("200 epochs of 512 points", "a GPU", 1),
