@@ -118,9 +118,9 @@ class Shapes:
 def draw(n, rng, size=32, labels=None):
     """Draw n pictures of size x size pixels.
 
-    rng: a numpy Generator or an int seed. Same n, seed and size: same pictures; another n gives other ones, the first
-    included. Labels are spread evenly over the classes and shuffled, unless labels (n,) asks for given classes. The
-    classes asked for change the objects' outlines and nothing else: not the place, the colours or the ground.
+    rng: a numpy Generator or an int seed. Same n, seed and size: same pictures. Another size: the same scenes, sharper.
+    Another n: other pictures, the first ones included. Labels are spread evenly over the classes and shuffled, unless
+    labels (n,) asks for given classes; two calls that ask for different ones differ in the objects' outlines alone.
     """
     n, size, rng = _whole("n", n, 1), _whole("size", size, 16), _generator(rng)
     labels = rng.permutation(np.arange(n) % len(CLASSES)) if labels is None else _check_labels(labels, n)
@@ -143,7 +143,7 @@ def coverage(labels, place, size):
     labels (n,); place (n, 5): centre x, centre y and radius on the scale from -1 to 1, turn in [-1, 1] as a share of
     what the class allows, and the free proportion in [0, 1].
     """
-    labels, place = np.asarray(labels), np.asarray(place, np.float32)
+    labels, place = _check_labels(labels, len(labels)), np.asarray(place, np.float32)
     distance = np.empty((len(labels), size, size), np.float32)
     for label in np.unique(labels):
         outline, limit = OUTLINES[CLASSES[label]]
@@ -158,7 +158,7 @@ def coverage(labels, place, size):
 def _scene(n, rng):
     """Everything random but the grain, a row per picture: where things are and what colour they have."""
     lightness, hue = rng.uniform(0.3, 0.9, n), rng.random(n)
-    brighter = np.where(rng.random(n) < (lightness - 0.3) / 0.6, -1, 1)  # dark ground, light object, and the reverse
+    sign = np.where(rng.random(n) < (lightness - 0.3) / 0.6, -1, 1)  # on a dark ground mostly a light object
     strokes, paints = _strokes(n, rng, lightness)
     scene = {
         "place": _place(n, rng),
@@ -166,7 +166,7 @@ def _scene(n, rng):
         "other": _colour(
             lightness + rng.uniform(-0.12, 0.12, n), rng.uniform(0.02, 0.12, n), hue + rng.normal(0, 0.12, n)
         ),
-        "body": _colour(lightness + brighter * rng.uniform(0.16, 0.4, n), rng.uniform(0.06, 0.2, n), rng.random(n)),
+        "body": _colour(lightness + sign * rng.uniform(0.16, 0.4, n), rng.uniform(0.06, 0.2, n), rng.random(n)),
         "shade": rng.uniform(-0.12, 0.12, (n, 2)),
         "waves": _waves(n, rng),
         "strokes": strokes,
@@ -263,9 +263,9 @@ def _flat(colour):
 
 
 def _colour(lightness, chroma, hue):
-    """Colours (…, 3) in [0, 1] from lightness, chroma and hue (in turns) of OKLCh, where equal steps look about equal.
+    """Colours (…, 3) in [0, 1] from lightness, chroma and hue (in turns) of Björn Ottosson's OKLab (2020).
 
-    The numbers are those of Björn Ottosson's OKLab (2020).
+    Equal steps in it look about equal, so every hue is as easy to see.
     """
     hue = 2 * np.pi * hue
     a, b, lightness = chroma * np.cos(hue), chroma * np.sin(hue), np.clip(lightness, 0.1, 1)

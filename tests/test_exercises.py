@@ -32,6 +32,9 @@ def test_a_second_attempt_replaces_the_first():
     with grader.attempt("one"):
         pass
     assert grader.solved == 1
+    with grader.attempt("one"):
+        raise AssertionError
+    assert grader.solved == 0
 
 
 def test_cut_removes_answers_outputs_and_solution_cells():

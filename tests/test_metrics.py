@@ -51,6 +51,12 @@ def test_calibration_error_equals_a_loop_over_bins(bins):
     assert expected > 1 and calibration_error(probabilities, labels, bins) == pytest.approx(expected)
 
 
+def test_too_sure_in_one_bin_and_too_modest_in_another_do_not_cancel():
+    probabilities = torch.tensor([[0.9, 0.1]] * 2 + [[0.6, 0.4]] * 2)
+    labels = torch.tensor([0, 1, 0, 0])  # right half of the time at 0.9, always at 0.6
+    assert calibration_error(probabilities, labels) == pytest.approx(50 * 0.4 + 50 * 0.4)
+
+
 def test_calibration_counts_confidence_one_and_one_half():
     sure = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     assert calibration_error(sure, torch.tensor([0, 0])) == 0

@@ -138,7 +138,11 @@ def test_clean_removes_widgets_progress_bars_and_timings():
         "outputs": [
             {"output_type": "stream", "name": "stderr", "text": "50%"},
             {"output_type": "stream", "name": "stdout", "text": "kept"},
-            {"output_type": "display_data", "data": {"application/vnd.jupyter.widget-view+json": {}}, "metadata": {}},
+            {
+                "output_type": "display_data",
+                "data": {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "interactive"},
+                "metadata": {},
+            },
             {
                 "output_type": "display_data",
                 "data": {"image/png": PIXEL, "text/plain": "<Figure>"},

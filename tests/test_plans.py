@@ -93,6 +93,8 @@ def test_half_precision_is_mixed_in_float32_and_rounded_once():
     plan = Pairs(torch.arange(1999, -1, -1), 0.3)
     exact = 0.3 * x.double() + 0.7 * x.double().flip(0)
     assert torch.equal(plan.mix(x), exact.to(torch.float32).to(torch.bfloat16))
+    per_sample = Pairs(plan.partner, torch.full((2000,), 0.3))
+    assert torch.equal(per_sample.mix(x), plan.mix(x)), "lam was rounded to bfloat16"
 
 
 def test_gradients_are_those_of_a_linear_map():
