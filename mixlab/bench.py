@@ -28,7 +28,8 @@ def run(what: str) -> int:
 
     facts = circumstances()
     print(f"{facts['device']}, {facts['threads']} threads, torch {facts['versions']['torch']}")
-    {"mixing": mixing, "sweep": sweep}[what]()
+    for name in PARTS if what == "all" else [what]:
+        PARTS[name]()
     return 0
 
 
@@ -59,14 +60,50 @@ def sweep(epochs: int = 200, alone: int = 5) -> None:
     print(f"one by one: {each:.2f} s each (n = {alone}), {125 * each:.0f} s for 125; ratio {125 * each / together:.1f}")
 
 
-def in_turn(variants: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
-    """Seconds per call of each variant, one call of each per round, after three rounds that do not count."""
+def pipeline(images: int = 10_000, batch: int = 128, rounds: int = 5) -> None:
+    """Random crop, flip, normalise: images of 32 x 32 a second, ours beside a torchvision DataLoader of two workers."""
+    from mixlab.batches import Batches
+
+    x = torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    moments = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    ours = Batches(x, torch.zeros(images, dtype=torch.int64), batch, 0, **moments)
+    theirs = _loader(x, batch, **moments)
+    variants = {"mixlab.Batches": lambda: [None for _ in ours], "torchvision": lambda: [None for _ in theirs]}
+    times = in_turn(variants, rounds, warm=1)
+    print(f"\ninput pipeline, one pass over {images:,} images, batch {batch}, median of {rounds} rounds")
+    for name, seconds in times.items():
+        print(f"{name:22}{images / statistics.median(seconds):12,.0f} images/s")
+    print(f"ratio {_ratio(times['torchvision'], times['mixlab.Batches']):.1f}")
+
+
+def steps(batch: int = 128, rounds: int = 15) -> None:
+    """A training step of every method of the module on the quick network, beside plain ERM in the same rounds."""
+    from mixlab import runs
+    from mixlab.models import build
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, 3, 32, 32, generator=generator)
+    labels = torch.randint(10, (batch,), generator=generator)
+    variants = {}
+    for expression in runs.usual_methods():
+        net, method = build("quick_resnet", 10, seed=0), runs.build_method(expression, seed=0)
+        optimiser = torch.optim.SGD([*net.parameters(), *method.parameters()], lr=0.01, momentum=0.9)
+        variants[expression] = _step(net, method, optimiser, x, labels)
+    times = in_turn(variants, rounds)
+    print(f"\ntraining step of quick_resnet, batch {batch} of 3x32x32, median of {rounds} rounds")
+    for expression, seconds in times.items():
+        speed = batch / statistics.median(seconds)
+        print(f"{expression:50}{speed:8,.0f} images/s   / ERM {_ratio(seconds, times['ERM()']):.3f}")
+
+
+def in_turn(variants: dict[str, Callable], rounds: int, warm: int = 3) -> dict[str, list[float]]:
+    """Seconds per call of each variant, one call of each per round, after a few rounds that do not count."""
     times: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(rounds + 3):
+    for number in range(rounds + warm):
         for name, call in variants.items():
             start = time.perf_counter()
             call()
-            if number >= 3:
+            if number >= warm:
                 times[name].append(time.perf_counter() - start)
     return times
 
@@ -116,9 +153,45 @@ def _train_alone(data, method, seed: int, epochs: int) -> None:
             optimiser.step()
 
 
+def _loader(x: torch.Tensor, batch: int, mean, std):
+    """The usual way: PIL images, one at a time, in two worker processes."""
+    from PIL import Image
+    from torchvision import transforms
+
+    flow = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+    flow = transforms.Compose([*flow, transforms.ToTensor(), transforms.Normalize(mean, std)])
+    pixels = x.permute(0, 2, 3, 1).numpy()
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(pixels)
+
+        def __getitem__(self, index):
+            return flow(Image.fromarray(pixels[index])), 0
+
+    return torch.utils.data.DataLoader(Images(), batch, shuffle=True, num_workers=2, persistent_workers=True)
+
+
+def _step(net, method, optimiser, x, labels) -> Callable:
+    def call():
+        optimiser.zero_grad()
+        method.loss(net, x, labels).backward()
+        optimiser.step()
+
+    return call
+
+
+def _ratio(seconds: list[float], others: list[float]) -> float:
+    """Median over rounds of the per-round ratio."""
+    return statistics.median(a / b for a, b in zip(seconds, others, strict=True))
+
+
 def _print(times: dict[str, list[float]], unit: str, others: list[str]) -> None:
     beside = [other for other in others if other in times]
     print(f"{'':22}{'ms':>8}" + "".join(f"{'/ ' + name:>16}" for name in [unit, *beside]))
     for name, seconds in times.items():
-        ratios = [statistics.median(a / b for a, b in zip(seconds, times[o], strict=True)) for o in [unit, *beside]]
+        ratios = [_ratio(seconds, times[other]) for other in [unit, *beside]]
         print(f"{name:22}{1e3 * statistics.median(seconds):8.3f}" + "".join(f"{ratio:16.2f}" for ratio in ratios))
+
+
+PARTS = {"mixing": mixing, "sweep": sweep, "pipeline": pipeline, "steps": steps}

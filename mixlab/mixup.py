@@ -6,6 +6,7 @@ are (`targets`), and how the network is scored (`loss`). ERM, mixup and label sm
 
 import json
 import math
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ class Method(nn.Module):
     rng: a seed, a `numpy.random.Generator`, or None for a seed from the operating system. Every draw comes from it,
     on the CPU, so one seed gives the same plans whatever device the batch is on.
     """
+
+    usual: ClassVar[dict] = {}  # the parameters that a comparison of methods starts from
 
     def __init__(self, rng=None):
         super().__init__()
@@ -72,6 +75,8 @@ class Mixup(Method):
     per_sample: one lam for every row in place of one for the batch (as published).
     """
 
+    usual: ClassVar[dict] = {"alpha": 1.0}
+
     def __init__(self, alpha: float, per_sample: bool = False, rng=None):
         super().__init__(rng)
         self.alpha = check_alpha(alpha)
@@ -92,6 +97,8 @@ class LabelSmoothing(Method):
 
     The rows of W sum to one, so it makes no difference whether labels are smoothed before or after they are mixed.
     """
+
+    usual: ClassVar[dict] = {"eps": 0.1}
 
     def __init__(self, eps: float, method: Method | None = None):
         super().__init__()

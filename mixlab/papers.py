@@ -44,8 +44,8 @@ def same_method(row: dict) -> tuple[str, dict]:
     method, params = row["method"], {k: v for k, v in row["params"].items() if k not in ("xi", "column")}
     if method == "ERM":
         return "ERM", {k: v for k, v in params.items() if k != "batch_size"}
-    if method == "mixup":
-        return "Mixup", params
+    if method == "mixup":  # LaMix draws lambda uniformly for every mixing method, which is alpha = 1
+        return "Mixup", {"alpha": 1.0, **params} if row.get("paper") == "lamix" else params
     if method == "k-mixup" and params.get("k") == 1:  # one point per block leaves nothing to match: plain mixup
         return "Mixup", {k: v for k, v in params.items() if k != "k"}
     return method, params

@@ -28,7 +28,7 @@ def _disc(u, v, t):
 
 
 def _ring(u, v, t):
-    hole, rim = 0.16 + 0.38 * t, 0.92
+    hole, rim = 0.14 + 0.4 * t, 0.92
     return np.abs(np.sqrt(u * u + v * v) - (rim + hole) / 2) - (rim - hole) / 2
 
 
@@ -40,7 +40,7 @@ def _crescent(u, v, t):
 
 def _square(u, v, t):
     """Corners from sharp to well rounded."""
-    corner = 0.35 * t
+    corner = 0.4 * t
     u, v = np.abs(u) - (0.78 - corner), np.abs(v) - (0.78 - corner)
     outside = np.sqrt(np.maximum(u, 0) ** 2 + np.maximum(v, 0) ** 2)
     return outside + np.minimum(np.maximum(u, v), 0) - corner
@@ -48,7 +48,7 @@ def _square(u, v, t):
 
 def _diamond(u, v, t):
     """A rhombus, always longer than wide."""
-    length, width = 1.05, 0.66 + 0.15 * t
+    length, width = 1.05, 0.69 + 0.13 * t
     return (width * np.abs(u) + length * np.abs(v) - length * width) / np.sqrt(length**2 + width**2)
 
 
@@ -164,9 +164,9 @@ def _scene(n, rng):
         "place": _place(n, rng),
         "ground": _colour(lightness, rng.uniform(0.02, 0.12, n), hue),
         "other": _colour(
-            lightness + rng.uniform(-0.12, 0.12, n), rng.uniform(0.02, 0.12, n), hue + rng.normal(0, 0.12, n)
+            lightness + rng.uniform(-0.08, 0.08, n), rng.uniform(0.02, 0.12, n), hue + rng.normal(0, 0.12, n)
         ),
-        "body": _colour(lightness + sign * rng.uniform(0.16, 0.4, n), rng.uniform(0.06, 0.2, n), rng.random(n)),
+        "body": _colour(lightness + sign * rng.uniform(0.2, 0.45, n), rng.uniform(0.06, 0.2, n), rng.random(n)),
         "shade": rng.uniform(-0.12, 0.12, (n, 2)),
         "waves": _waves(n, rng),
         "strokes": strokes,
@@ -181,7 +181,7 @@ def _place(n, rng):
 
     The corners of a checker board reach furthest, to 1.16 radii, and still lie inside the picture.
     """
-    radius = rng.uniform(0.38, 0.66, n)
+    radius = rng.uniform(0.44, 0.7, n)
     centre = rng.uniform(-1, 1, (2, n)) * (1 - 1.16 * radius)
     return np.stack([*centre, radius, rng.uniform(-1, 1, n), rng.random(n)], 1)
 
@@ -193,7 +193,7 @@ def _waves(n, rng, count=3):
     return np.stack([frequency * np.cos(angle), frequency * np.sin(angle), rng.random((n, count)), share], 2)
 
 
-def _strokes(n, rng, lightness, count=6):
+def _strokes(n, rng, lightness, count=4):
     """Confetti: dots, dashes and lines as centre, half length as a vector and half width, (n, count, 5); their colours.
 
     No stroke is ever as wide as an object.
@@ -265,7 +265,7 @@ def _flat(colour):
 def _colour(lightness, chroma, hue):
     """Colours (…, 3) in [0, 1] from lightness, chroma and hue (in turns) of Björn Ottosson's OKLab (2020).
 
-    Equal steps in it look about equal, so every hue is as easy to see.
+    Equal steps in it look about equal, so contrast can be drawn as a step in lightness.
     """
     hue = 2 * np.pi * hue
     a, b, lightness = chroma * np.cos(hue), chroma * np.sin(hue), np.clip(lightness, 0.1, 1)

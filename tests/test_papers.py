@@ -35,6 +35,8 @@ def test_errors_are_in_percent_whatever_the_paper_prints():
 def test_a_printed_method_in_the_words_of_the_module():
     row = papers.rows("kmixup", "table9a")[0]
     assert row["params"]["k"] == 1 and papers.same_method(row) == ("Mixup", {"alpha": 0.25})
+    assert papers.same_method({"paper": "lamix", "method": "mixup", "params": {}}) == ("Mixup", {"alpha": 1.0})
+    assert papers.same_method({"paper": "zeta", "method": "mixup", "params": {"column": 1}}) == ("Mixup", {})
     assert papers.same_method({"method": "ERM", "params": {"batch_size": 128}}) == ("ERM", {})
     assert papers.same_method({"method": "k-mixup", "params": {"k": 4, "alpha": 1.0}})[0] == "k-mixup"
 

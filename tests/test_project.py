@@ -152,16 +152,30 @@ def python_sources():
         yield path.name, "\n\n".join(re.sub(r"^[%!].*", "", cell, flags=re.M) for cell in code)
 
 
+def called(node):
+    """The names of all functions called inside a node."""
+    calls = [inner.func for inner in ast.walk(node) if isinstance(inner, ast.Call)]
+    return {call.attr if isinstance(call, ast.Attribute) else getattr(call, "id", "") for call in calls}
+
+
+def asserts(node, helpers=()):
+    """Does a function assert, expect an exception, or call one that does?"""
+    names = called(node)
+    by_call = names & {"raises", "warns", *helpers} or any(name.startswith("assert") for name in names)
+    return bool(by_call) or any(isinstance(inner, ast.Assert) for inner in ast.walk(node))
+
+
 def complaints(source):
     """Comparisons thrown away, and tests that assert nothing."""
-    for node in ast.walk(ast.parse(source)):
+    nodes = list(ast.walk(ast.parse(source)))
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    helpers = {function.name for function in functions if not function.name.startswith("test_") and asserts(function)}
+    for node in nodes:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Compare):
             yield f"line {node.lineno}: a comparison thrown away"
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            calls = [call.func for call in ast.walk(node) if isinstance(call, ast.Call)]
-            raises = any(isinstance(call, ast.Attribute) and call.attr in ("raises", "warns") for call in calls)
-            if not raises and not any(isinstance(inner, ast.Assert) for inner in ast.walk(node)):
-                yield f"{node.name} asserts nothing"
+    for function in functions:
+        if function.name.startswith("test_") and not asserts(function, helpers):
+            yield f"{function.name} asserts nothing"
 
 
 def test_no_test_or_notebook_throws_a_comparison_away_or_asserts_nothing():
@@ -173,6 +187,10 @@ def test_the_walk_of_the_syntax_tree_sees_what_it_looks_for():
     assert list(complaints("x = 1\nx == 2")) == ["line 2: a comparison thrown away"]
     assert list(complaints("def test_a():\n    f(1)")) == ["test_a asserts nothing"]
     assert list(complaints("def test_a():\n    with pytest.raises(ValueError):\n        f()")) == []
+    assert list(complaints("def g():\n    assert 1\ndef h():\n    1\ndef test_a():\n    g()")) == []
+    assert list(complaints("def g():\n    assert 1\ndef h():\n    1\ndef test_a():\n    h()")) == [
+        "test_a asserts nothing"
+    ]
 
 
 def test_no_word_of_where_it_was_made():

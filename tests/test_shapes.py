@@ -72,7 +72,7 @@ def test_boxes_lie_in_the_picture_and_are_neither_tiny_nor_all_of_it(size):
     top, left, bottom, right = draw(1000, 0, size).boxes.T / size
     assert (torch.stack([top, left]) >= 0).all() and (torch.stack([bottom, right]) <= 1).all()
     for extent in (bottom - top, right - left):
-        assert extent.min() > 0.18 and extent.max() < 0.8
+        assert extent.min() > 0.22 and extent.max() < 0.85
 
 
 def test_labels_change_what_is_in_the_box_and_nothing_outside():
@@ -124,10 +124,10 @@ def test_every_class_differs_from_every_other_at_any_turn():
         drawn.append(coverage([label] * len(places), places, 32).reshape(len(places), -1))
     for a in range(10):
         for b in range(a):
-            # scale-free: 1 - overlap of the two silhouettes (intersection over union, of shares of pixels)
+            # intersection over union of the silhouettes; a disc and a ring with the smallest hole come nearest
             overlap = drawn[a] @ drawn[b].T
             union = (drawn[a] ** 2).sum(1)[:, None] + (drawn[b] ** 2).sum(1) - overlap
-            assert (overlap / union).max() < 0.965, (CLASSES[a], CLASSES[b])
+            assert (overlap / union).max() < 0.975, (CLASSES[a], CLASSES[b])
 
 
 def test_square_stays_far_from_its_corner_and_a_diamond_is_longer_than_wide():

@@ -1,0 +1,139 @@
+"""Batches of a data set that lies whole on the device as uint8: cropped, flipped and normalised there, all at once.
+
+Every crop of every image already exists as a view: `unfold` twice gives windows (n, channels, 2p+1, 2p+1, h, w) of the
+padded images without copying anything, and one index into it gathers a batch. Order, offsets and flips of an epoch are
+drawn together on the host and sent in one piece, so that no step waits for the host; because NumPy draws them, one
+seed gives the same batches on every device.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ORDERS = ("shuffled", "stratified", "fixed")
+
+
+class Batches:
+    """One pass over the set each time it is iterated: x (b, channels, h, w), labels (b,) int64, both on the device.
+
+    images: uint8 (n, channels, h, w). labels: (n,). mean, std: (channels,), on the scale from 0 to 1.
+    rng: a numpy Generator or a seed. A generator stays the caller's: its state before an epoch is all it takes to
+    repeat that epoch. All of an epoch's draws are made when it begins.
+    augment: crop out of `padding` black pixels on each side and, with `flip`, mirror every other image.
+    order: "shuffled"; "stratified", classes spread as evenly as they go over the batches; both anew every epoch; or
+    "fixed". drop_last: leave out a last batch that is not full. compact: bfloat16 in channels_last, not float32.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        rng,
+        *,
+        mean,
+        std,
+        device="cpu",
+        augment: bool = True,
+        padding: int = 4,
+        flip: bool = True,
+        order: str = "shuffled",
+        drop_last: bool = False,
+        compact: bool = False,
+    ):
+        _check(images, labels, batch_size, padding, order, drop_last)
+        self.batch_size, self.order, self.drop_last, self.compact = batch_size, order, drop_last, compact
+        self.padding, self.flip = (padding, flip) if augment else (0, False)
+        self.rng = np.random.default_rng(rng)
+        self.host_labels = labels.cpu().numpy()
+        self.labels = labels.to(device, torch.int64)
+        self.windows = windows(images.to(device), self.padding)
+        self.scale, self.shift = _affine(mean, std, images.shape[1], self.labels.device)
+
+    def __len__(self) -> int:
+        n, b = len(self.labels), self.batch_size
+        return n // b if self.drop_last else -(-n // b)
+
+    def __iter__(self):
+        return self._epoch(self.draw())  # not a generator itself: the draws are made now, not at the first batch
+
+    def draw(self) -> Tensor:
+        """Who comes when, cut where, mirrored or not: int64 (4, n) of row, top, left, flip, on the device."""
+        n = len(self.labels)
+        drawn = np.zeros((4, n), np.int64)
+        drawn[0] = self._order()
+        if self.padding:
+            drawn[1:3] = self.rng.integers(2 * self.padding + 1, size=(2, n))
+        if self.flip:
+            drawn[3] = self.rng.integers(2, size=n)
+        return torch.from_numpy(drawn).to(self.labels.device)
+
+    def batch(self, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """The images and labels that the columns of `draw()` ask for."""
+        row, top, left, flip = drawn
+        x = self.windows[row, :, top, left]
+        if self.flip:
+            both = torch.cat((x, x.flip(-1)))  # then pick: on two cores a fifth of the time of torch.where
+            x = both.index_select(0, flip * len(x) + torch.arange(len(x), device=x.device))
+        if self.compact:
+            x = x.contiguous(memory_format=torch.channels_last)
+        x = x.float().mul_(self.scale).add_(self.shift)
+        return x.bfloat16() if self.compact else x, self.labels[row]
+
+    def _epoch(self, drawn: Tensor):
+        for number in range(len(self)):
+            yield self.batch(drawn[:, number * self.batch_size : (number + 1) * self.batch_size])
+
+    def _order(self) -> np.ndarray:
+        if self.order == "fixed":
+            return np.arange(len(self.host_labels))
+        order = self.rng.permutation(len(self.host_labels))
+        return order if self.order == "shuffled" else _spread(order, self.host_labels, self.rng)
+
+
+def windows(images: Tensor, padding: int) -> Tensor:
+    """Every crop of the padded images, as a view: (n, channels, 2 padding + 1, 2 padding + 1, h, w).
+
+    images: uint8 (n, channels, h, w). [i, :, top, left] is one crop; only the padded images take memory.
+    """
+    height, width = images.shape[2:]
+    padded = torch.nn.functional.pad(images, [padding] * 4) if padding else images
+    return padded.unfold(2, height, 1).unfold(3, width, 1)
+
+
+def _spread(order: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Reorder a permutation so that each class is spread evenly over it.
+
+    Member number r of a class of m gets a random place in [r/m, (r+1)/m). With classes of one size, every run of c
+    images then holds each of the c classes once, in random order.
+    """
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    counts = np.bincount(labels)
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = (rank + rng.random(len(labels))) / np.repeat(counts, counts)
+    return by_class[np.argsort(place)]
+
+
+def _affine(mean, std, channels: int, device) -> tuple[Tensor, Tensor]:
+    """(x / 255 - mean) / std as x * scale + shift; each (channels, 1, 1) float32."""
+    mean, std = (torch.as_tensor(v, dtype=torch.float64).reshape(-1, 1, 1).cpu() for v in (mean, std))
+    if len(mean) != channels or len(std) != channels:
+        raise ValueError(f"mean and std must have {channels} values, one per channel, got {len(mean)} and {len(std)}")
+    if not bool((std > 0).all()):
+        raise ValueError(f"std must be positive, got {std.flatten().tolist()}")
+    return (1 / (255 * std)).float().to(device), (-mean / std).float().to(device)
+
+
+def _check(images: Tensor, labels: Tensor, batch_size: int, padding: int, order: str, drop_last: bool) -> None:
+    if images.dtype != torch.uint8:
+        raise TypeError(f"images must be uint8, pixels from 0 to 255, got {images.dtype}")
+    if images.ndim != 4 or labels.shape != images.shape[:1] or not len(images):
+        shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"images and labels must have shapes (n, channels, height, width) and (n,), got {shapes}")
+    for name, value, least in (("batch_size", batch_size, 1), ("padding", padding, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if order not in ORDERS:
+        raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
+    if drop_last and batch_size > len(images):
+        raise ValueError(f"drop_last leaves nothing: batch_size is {batch_size} and there are {len(images)} images")

@@ -1,0 +1,215 @@
+"""Any folder of images laid out by class, as one array of pixels.
+
+    photos/cat/*.jpg, photos/dog/*.png            a fifth of every class is held out as the test set
+    photos/train/cat/*.jpg, photos/test/cat/*.jpg       test, or val, valid, validation
+    tiny-imagenet-200/train/n01443537/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt
+
+Images may lie deeper than the class's folder. Files that are no images and names that begin with a dot do not count.
+"""
+
+import hashlib
+import math
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mixlab.downloads import bar
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+TESTS = ("test", "val", "valid", "validation")
+ANNOTATIONS = "val_annotations.txt"
+HELD_OUT = 0.2
+BLOCK = 256  # images a thread decodes in one go
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a folder, before any image is opened. key changes when a file is added, removed, moved or edited."""
+
+    classes: tuple[str, ...]
+    train: list[str]
+    train_y: np.ndarray
+    test: list[str]
+    test_y: np.ndarray
+    key: str
+
+
+def survey(folder: Path | str) -> Listing:
+    """List a folder's images and their classes, sorted by name: that order is the order of the labels."""
+    folder = Path(folder)
+    split = (folder / "train").is_dir()
+    train = _by_class(folder / "train" if split else folder)
+    if not split and not train.keys().isdisjoint(TESTS):
+        raise ValueError(f"{folder} holds {', '.join(train)} but no folder named train")
+    if len(train) < 2:
+        raise ValueError(f"{folder} must hold two folders of images or more, one for each class, got {list(train)}")
+    place = _test_folder(folder) if split else None
+    train, test = _hold_out(folder, train) if place is None else (train, _test_images(place, train))
+    names = tuple(sorted(train))
+    lists = (*_flat(train, names), *_flat(test, names))
+    return Listing(_in_words(folder, names), *lists, _key(folder, *lists))
+
+
+def decode(files: list[str], size: int | None = None) -> tuple[np.ndarray, bool]:
+    """Every image as uint8 (n, 3, height, width), decoded in parallel, and whether all of them were grey.
+
+    size: cut the middle square out and scale it to size x size; None takes them as they are, all of one size.
+    """
+    first, _ = _read(files[0], size)
+    pixels, grey = np.empty((len(files), *first.shape), np.uint8), np.empty(len(files), bool)
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(files), BLOCK)]
+    problems = []
+    # Threads, not processes: Pillow lets go of the interpreter while it decodes, and a notebook needs no main guard.
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
+        with bar(len(files), "decoding", unit=" images") as progress:
+            for found in pool.map(lambda block: _fill(pixels[block], grey[block], files[block], size), blocks):
+                problems += found
+                progress.update(BLOCK)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if problems:
+        shown = "".join(f"\n  {problem}" for problem in problems[:3]) + "\n  …" * (len(problems) > 3)
+        raise ValueError(f"{len(problems)} of {len(files)} images cannot be used:{shown}")
+    return pixels, bool(grey.all())
+
+
+def _fill(pixels: np.ndarray, grey: np.ndarray, files: list[str], size: int | None) -> list[str]:
+    """Decode files into pixels (n, 3, height, width) and grey (n,); what is wrong with those that do not fit."""
+    problems = []
+    for row, file in enumerate(files):
+        try:
+            image, grey[row] = _read(file, size)
+            if image.shape != pixels.shape[1:]:
+                (_, height, width), (_, *others) = image.shape, pixels.shape[1:]
+                many = f"{width} x {height} pixels where the first has {others[1]} x {others[0]}"
+                raise ValueError(f"{file}: {many}: say which size you want, as in size=32")
+            pixels[row] = image
+        except ValueError as problem:
+            problems.append(str(problem))
+    return problems
+
+
+def _read(file: str, size: int | None) -> tuple[np.ndarray, bool]:
+    """One image, uint8 (3, height, width), and whether its file is grey."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as image:
+            if size:
+                image.draft(None, (2 * size, 2 * size))  # a JPEG can be decoded small, which is faster
+            if "exif" in image.info:
+                image = ImageOps.exif_transpose(image)  # cameras note how they were held
+            if image.mode[0] in "IF":
+                raise ValueError("more than 8 bits a channel: save it with 8")
+            grey = image.mode in ("1", "L", "LA")
+            image = image.convert("RGBA") if "transparency" in image.info else image
+            image = image.convert("RGB")
+            image = ImageOps.fit(image, (size, size)) if size else image
+            return np.asarray(image).transpose(2, 0, 1), grey
+    except Exception as problem:  # decoders fail in many ways, and all mean the same here
+        raise ValueError(f"{file}: not readable ({problem}): restore it or take it away") from problem
+
+
+def _by_class(folder: Path) -> dict[str, list[str]]:
+    """Class name -> files, for every folder in `folder`."""
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] not in "._")
+    found = {name: _images(folder / name) for name in names}
+    empty = [name for name, files in found.items() if not files]
+    if empty and len(empty) < len(found):
+        raise ValueError(f"no image in {folder / empty[0]}: a class needs some ({', '.join(SUFFIXES)})")
+    return {name: files for name, files in found.items() if files}
+
+
+def _images(folder: Path) -> list[str]:
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        found += [os.path.join(place, f) for f in files if f[0] != "." and f.lower().endswith(SUFFIXES)]
+    return sorted(found)
+
+
+def _hold_out(folder: Path, found: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """A fifth of every class's images for the test, always the same ones, and the others."""
+    rng, train, test = np.random.default_rng(0), {}, {}
+    for name, files in found.items():
+        if len(files) < 2:
+            raise ValueError(f"{folder / name} holds one image: a class needs two, one of them for the test")
+        order = [files[i] for i in rng.permutation(len(files))]
+        many = math.ceil(HELD_OUT * len(files))
+        test[name], train[name] = sorted(order[:many]), sorted(order[many:])
+    return train, test
+
+
+def _test_folder(folder: Path) -> Path | None:
+    """val where it is annotated (Tiny-ImageNet's test has no labels), else the first of TESTS that is there."""
+    there = [folder / name for name in TESTS if (folder / name).is_dir()]
+    return next(filter(_has_annotations, there), there[0] if there else None)
+
+
+def _test_images(place: Path, train: dict[str, list[str]]) -> dict[str, list[str]]:
+    found = _annotated(place) if _has_annotations(place) else _by_class(place)
+    if not found:
+        raise ValueError(f"{place} must hold a folder of images for each class, it holds none")
+    strangers = sorted(found.keys() - train.keys())
+    if not strangers:
+        return found
+    text = f"{place} holds classes that the training set has not: {', '.join(strangers[:5])}"
+    if strangers == ["images"]:
+        text += (
+            f". Tiny-ImageNet keeps all these images in one folder and their labels in {ANNOTATIONS}, which is not "
+            f"there; by folder they would all be of one class, and no network right on more than {100 / len(train):g}%"
+        )
+    raise ValueError(text)
+
+
+def _has_annotations(place: Path) -> bool:
+    return (place / ANNOTATIONS).is_file() and (place / "images").is_dir() and bool(_images(place / "images"))
+
+
+def _annotated(place: Path) -> dict[str, list[str]]:
+    """Class name -> files, by the lines "val_0.JPEG<tab>n03444034<tab>…" of Tiny-ImageNet's val."""
+    lines = (place / ANNOTATIONS).read_text(encoding="utf-8").splitlines()
+    label = dict(line.split("\t")[:2] for line in lines if line.strip())
+    files = {os.path.basename(file): file for file in _images(place / "images")}
+    lost = sorted(label.keys() ^ files.keys())
+    if lost:
+        raise ValueError(f"{place}: {len(lost)} files and lines of {ANNOTATIONS} do not pair up, {lost[0]} first")
+    found: dict[str, list[str]] = {}
+    for name in sorted(files):
+        found.setdefault(label[name], []).append(files[name])
+    return found
+
+
+def _flat(found: dict[str, list[str]], names: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
+    counts = [len(found.get(name, [])) for name in names]
+    files = [file for name in names for file in found.get(name, [])]
+    return files, np.repeat(np.arange(len(names)), counts)
+
+
+def _in_words(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
+    """ImageNet's class numbers in words where words.txt says them (n01443537 is a goldfish)."""
+    file = folder / "words.txt"
+    if not file.is_file() or not all(re.fullmatch(r"n\d{8}", name) for name in names):
+        return names
+    lines = file.read_text(encoding="utf-8").splitlines()
+    words = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    return tuple(words.get(name, name).split(",")[0] for name in names)
+
+
+def _key(folder: Path, train: list[str], train_y: np.ndarray, test: list[str], test_y: np.ndarray) -> str:
+    """A digest of every file's name, label, size and time of change."""
+    digest, above = hashlib.sha256(), len(str(folder))
+    for files, labels in ((train, train_y), (test, test_y)):
+        for file, label in zip(files, labels.tolist(), strict=True):
+            facts = os.stat(file)
+            line = f"{file[above:]}\0{label}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+        digest.update(b"\n")
+    return digest.hexdigest()

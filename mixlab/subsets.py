@@ -1,0 +1,88 @@
+"""Less of a data set: a fraction, so many per class, a long tail, or a part held out for validation.
+
+Each takes a data set as `mixlab.data.load` gives it and returns another one whose name says what was done, so that no
+number measured on a part is filed under the whole. Mean and standard deviation stay those of the whole. With the same
+seed the smaller subset lies inside the larger one.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+
+def fraction(data, share: float, rng):
+    """The same share of every class's training images, at least one each (the 50, 25 and 10% of CIFAR-100)."""
+    quota = _quota(data, _check_share("share", share))
+    return _train_on(data, pick(data.train_y, quota, rng), f"{100 * share:g}%")
+
+
+def per_class(data, count: int, rng):
+    """`count` training images of every class, as the small-data benchmarks ciFAIR-10 and ciFAIR-100 take 50.
+
+    Those also replace the test images that CIFAR has in its training set too; here the test set is left as it is.
+    """
+    smallest = int(_counts(data).min())
+    if count != int(count) or not 1 <= count <= smallest:
+        raise ValueError(f"count must be whole and lie in 1..{smallest}, the size of the smallest class, got {count!r}")
+    return _train_on(data, pick(data.train_y, np.full(len(data.classes), int(count)), rng), f"{count} per class")
+
+
+def long_tailed(data, ratio: float, rng):
+    """Training classes whose sizes fall geometrically, from the first class to the last, which has `ratio` of it.
+
+    Class i of c keeps floor(m ratio^(i/(c-1))) images, m the size of the largest class: 0.01 gives LT-CIFAR its 12,406
+    (ten classes) and 10,847 (a hundred). A class that has fewer keeps what it has.
+    """
+    if not 0 < ratio <= 1:
+        raise ValueError(f"ratio must lie in (0, 1], the smallest class over the largest, got {ratio!r}; 100:1 is 0.01")
+    counts = _counts(data)
+    falling = counts.max() * ratio ** (np.arange(len(counts)) / (len(counts) - 1))
+    quota = np.minimum(np.maximum(np.floor(falling + 1e-9), 1), counts).astype(np.int64)
+    return _train_on(data, pick(data.train_y, quota, rng), f"LT {ratio:g}")
+
+
+def hold_out(data, share: float, rng):
+    """Split the training images in two, class by class: train on one part, and `test_x`, `test_y` are the other.
+
+    This is where a setting is chosen; the real test set is not in what comes back, so it cannot be used by mistake.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share must lie in (0, 1), got {share!r}")
+    counts = _counts(data)
+    if counts.min() < 2:
+        lonely = data.classes[counts.argmin()]
+        raise ValueError(f"class {lonely!r} has {counts.min()} training image: a class needs two to be split")
+    held = pick(data.train_y, np.minimum(_quota(data, share), counts - 1), rng)
+    kept = np.setdiff1d(np.arange(len(data.train_y)), held)
+    validation = replace(data, test_x=data.train_x[held], test_y=data.train_y[held])
+    return _train_on(validation, kept, f"{100 * share:g}% held out")
+
+
+def pick(labels, quota, rng) -> np.ndarray:
+    """Indices, in rising order, of quota[i] random members of every class i; labels (n,), quota (c,)."""
+    labels = np.asarray(labels)
+    shuffled = np.random.default_rng(rng).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    counts = np.bincount(labels, minlength=len(quota))
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.sort(by_class[rank < np.repeat(quota, counts)])
+
+
+def _train_on(data, rows: np.ndarray, what: str):
+    return replace(data, name=f"{data.name} ({what})", train_x=data.train_x[rows], train_y=data.train_y[rows])
+
+
+def _counts(data) -> np.ndarray:
+    return np.bincount(data.train_y.numpy(), minlength=len(data.classes))
+
+
+def _quota(data, share: float) -> np.ndarray:
+    """The share of every class, rounded to the nearest, but never nothing of a class that has something."""
+    counts = _counts(data)
+    return np.minimum(counts, np.maximum(1, np.floor(share * counts + 0.5))).astype(np.int64)
+
+
+def _check_share(name: str, share: float) -> float:
+    if not 0 < share <= 1:
+        raise ValueError(f"{name} must lie in (0, 1], got {share!r}; a quarter is 0.25")
+    return share

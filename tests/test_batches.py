@@ -1,0 +1,164 @@
+"""Batches: equal to a slow loop over images, each image once, the same from the same seed."""
+
+import numpy as np
+import pytest
+import torch
+
+from mixlab.batches import Batches
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+rng = np.random.default_rng(0)
+IMAGES = torch.from_numpy(rng.integers(0, 256, (50, 3, 8, 10), dtype=np.uint8))
+LABELS = torch.from_numpy(rng.permutation(50) % 5)
+
+
+def make(batch_size=16, seed=0, images=IMAGES, labels=LABELS, **options):
+    return Batches(images, labels, batch_size, seed, **{"mean": MEAN, "std": STD, **options})
+
+
+def whole_epoch(batches):
+    x, labels = zip(*batches, strict=True)
+    return torch.cat(x), torch.cat(labels)
+
+
+def one_by_one(drawn, padding):
+    """The same draws, image by image, with slices."""
+    mean, std = np.array(MEAN).reshape(3, 1, 1), np.array(STD).reshape(3, 1, 1)
+    for row, top, left, flip in drawn.T.tolist():
+        padded = np.zeros((3, 8 + 2 * padding, 10 + 2 * padding))
+        padded[:, padding : padding + 8, padding : padding + 10] = IMAGES[row] / 255
+        crop = padded[:, top : top + 8, left : left + 10]
+        yield ((crop[:, :, ::-1] if flip else crop) - mean) / std, int(LABELS[row])
+
+
+@pytest.mark.parametrize("padding", [0, 1, 4])
+@pytest.mark.parametrize("flip", [False, True])
+def test_pixels_and_labels_equal_a_loop_over_images(padding, flip):
+    x, labels = whole_epoch(make(padding=padding, flip=flip))
+    expected, expected_labels = zip(*one_by_one(make(padding=padding, flip=flip).draw(), padding), strict=True)
+    np.testing.assert_allclose(x.numpy(), np.stack(expected), atol=2e-6)
+    assert labels.tolist() == list(expected_labels)
+    assert x.dtype == torch.float32 and labels.dtype == torch.int64 and x.is_contiguous()
+
+
+def test_every_offset_and_both_directions_are_drawn():
+    images, labels = IMAGES.repeat(100, 1, 1, 1), LABELS.repeat(100)
+    _, top, left, flip = make(images=images, labels=labels).draw().numpy()
+    for offset in (top, left):
+        assert set(offset) == set(range(9))
+        assert 450 < np.bincount(offset).min() and np.bincount(offset).max() < 660  # 5000 / 9 = 556, s.d. 22
+    assert abs(flip.mean() - 0.5) < 0.03  # s.d. 0.007
+    assert abs(np.corrcoef([top, left, flip])[np.triu_indices(3, 1)]).max() < 0.06  # s.d. 0.014
+
+
+def test_without_augmentation_the_images_are_only_normalised():
+    x, labels = whole_epoch(make(augment=False, order="fixed"))
+    expected = (IMAGES / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    torch.testing.assert_close(x, expected, atol=2e-6, rtol=0)
+    assert labels.equal(LABELS)
+
+
+@pytest.mark.parametrize("order", ["shuffled", "stratified"])
+def test_every_image_comes_once_an_epoch_and_every_epoch_in_another_order(order):
+    batches = make(order=order)
+    first, second = batches.draw()[0], batches.draw()[0]
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(50))
+    assert not first.equal(second) and first.tolist() != list(range(50))
+
+
+@pytest.mark.parametrize("batch_size", [5, 10, 25])
+def test_stratified_batches_of_equal_classes_hold_every_class_equally_often(batch_size):
+    batches = make(batch_size, order="stratified")
+    for _ in range(3):
+        for _, labels in batches:
+            assert labels.bincount().tolist() == [batch_size // 5] * 5
+
+
+def test_stratified_batches_of_unequal_classes_keep_the_proportions():
+    counts = np.array([500, 300, 150, 40, 10])
+    labels = torch.from_numpy(rng.permutation(np.repeat(np.arange(5), counts)))
+    images = torch.zeros(1000, 1, 2, 2, dtype=torch.uint8)
+    for _, part in make(100, images=images, labels=labels, order="stratified", padding=0, mean=[0], std=[1]):
+        assert np.abs(part.bincount(minlength=5).numpy() - counts / 10).max() < 3  # shuffled: up to 14
+
+
+def test_images_within_a_class_are_shuffled_when_classes_are_spread():
+    rows = make(order="stratified").draw()[0]
+    of_class_0 = rows[LABELS[rows] == 0].tolist()
+    assert of_class_0 != sorted(of_class_0)
+
+
+@pytest.mark.parametrize(("drop_last", "sizes"), [(False, [16, 16, 16, 2]), (True, [16, 16, 16])])
+def test_the_ragged_last_batch_is_kept_or_dropped(drop_last, sizes):
+    batches = make(drop_last=drop_last)
+    assert [len(x) for x, _ in batches] == [len(labels) for _, labels in batches] == sizes
+    assert len(batches) == len(sizes)
+
+
+def test_one_seed_gives_the_same_batches_and_another_gives_others():
+    x, labels = whole_epoch(make(seed=3))
+    for seed in (3, np.random.default_rng(3)):
+        again, labels_again = whole_epoch(make(seed=seed))
+        assert again.equal(x) and labels_again.equal(labels)
+    assert not whole_epoch(make(seed=4))[0].equal(x)
+
+
+def test_the_generators_state_repeats_an_epoch_and_all_draws_are_made_when_it_begins():
+    own = np.random.default_rng(5)
+    batches = make(seed=own)
+    next(iter(batches))  # an epoch left after one batch has drawn as much as a whole one
+    state = own.bit_generator.state
+    x, _ = whole_epoch(batches)
+    resumed = np.random.default_rng()
+    resumed.bit_generator.state = state
+    assert whole_epoch(make(seed=resumed))[0].equal(x)
+    iter(make(seed=own))  # the draws are made here
+    assert own.bit_generator.state != resumed.bit_generator.state
+
+
+def test_compact_is_bfloat16_in_channels_last_with_the_same_values():
+    plain, compact = whole_epoch(make(batch_size=50))[0], next(iter(make(batch_size=50, compact=True)))[0]
+    assert compact.dtype == torch.bfloat16
+    assert compact.is_contiguous(memory_format=torch.channels_last)
+    assert compact.equal(plain.bfloat16())
+
+
+def test_the_set_and_the_callers_tensors_are_left_alone():
+    images, labels = IMAGES.clone(), LABELS.clone()
+    for x, y in make(images=images, labels=labels, augment=False, order="fixed"):
+        x.zero_()
+        y.zero_()
+    assert images.equal(IMAGES) and labels.equal(LABELS)
+
+
+def test_grey_images_and_narrow_labels_are_welcome():
+    x, labels = next(iter(make(images=IMAGES[:, :1], labels=LABELS.byte(), mean=torch.tensor([0.5]), std=[0.5])))
+    assert x.shape == (16, 1, 8, 10) and labels.dtype == torch.int64
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_one_seed_gives_the_same_batches_on_a_gpu():
+    x, labels = whole_epoch(make(device="cuda"))
+    assert x.is_cuda and labels.is_cuda
+    torch.testing.assert_close(x.cpu(), whole_epoch(make())[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ({"images": IMAGES.float()}, TypeError, "images must be uint8, pixels from 0 to 255, got torch.float32"),
+        ({"images": IMAGES[0]}, ValueError, r"images and labels must have shapes .* got \(3, 8, 10\) and \(50,\)"),
+        ({"labels": LABELS[:9]}, ValueError, r"got \(50, 3, 8, 10\) and \(9,\)"),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, ValueError, "images and labels must have shapes"),
+        ({"batch_size": 0}, ValueError, "batch_size must be a whole number of at least 1, got 0"),
+        ({"batch_size": 2.5}, ValueError, r"batch_size must be a whole number of at least 1, got 2\.5"),
+        ({"padding": -1}, ValueError, "padding must be a whole number of at least 0, got -1"),
+        ({"order": "sorted"}, ValueError, "order must be one of shuffled, stratified, fixed, not 'sorted'"),
+        ({"batch_size": 51, "drop_last": True}, ValueError, "drop_last leaves nothing"),
+        ({"mean": [0.5]}, ValueError, "mean and std must have 3 values, one per channel, got 1 and 3"),
+        ({"std": [1, 1, 0]}, ValueError, "std must be positive"),
+    ],
+)
+def test_bad_arguments_are_named(options, error, sentence):
+    with pytest.raises(error, match=sentence):
+        make(**options)

@@ -1,0 +1,189 @@
+"""The loop: killed and resumed equals uninterrupted; recipes; what goes wrong says so."""
+
+import math
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mixlab import ERM, LabelSmoothing, Mixup
+from mixlab.data import load
+from mixlab.models import build
+from mixlab.recipes import RECIPES, Recipe, recipe
+from mixlab.training import Diverged, Training, fit, held_batches, measure_error
+
+DATA = load("shapes", n_train=120, n_test=60)
+SMALL = Recipe(epochs=4, lr=0.05, batch_size=32, augment=True)
+
+
+def start(method=None, seed=0, changes=None):
+    method = Mixup(1.0, rng=seed) if method is None else method
+    return Training(DATA, build("lenet", 10, seed=seed), method, replace(SMALL, **(changes or {})), seed)
+
+
+def flat(state, path=""):
+    """Every leaf of a nested state, by its path."""
+    if isinstance(state, dict | list):
+        pairs = state.items() if isinstance(state, dict) else enumerate(state)
+        return {k: v for key, value in pairs for k, v in flat(value, f"{path}/{key}").items()}
+    return {path: state}
+
+
+def same(one, other):
+    one, other = flat(one), flat(other)
+    assert one.keys() == other.keys() and len(one) > 10
+    for path, value in one.items():
+        if not path.endswith("/seconds"):
+            equal = torch.equal(value, other[path]) if torch.is_tensor(value) else value == other[path]
+            assert equal, path
+
+
+@pytest.mark.parametrize("changes", [{}, {"stratified": True}, {"milestones": (2,)}, {"augment": False}], ids=str)
+def test_resumed_ends_bit_for_bit_where_uninterrupted_ends(tmp_path, changes):
+    whole = start(changes=changes)
+    for _ in range(4):
+        whole.epoch()
+    first = start(changes=changes)
+    first.epoch()
+    first.epoch()
+    first.save(tmp_path / "a.pt", "run")
+    torch.manual_seed(12345)  # whatever else happened in between
+    second = start(Mixup(1.0, rng=99), changes=changes)
+    assert second.resume(tmp_path / "a.pt", "run") and second.epochs_done == 2
+    second.epoch()
+    second.epoch()
+    same(whole.state(), second.state())
+    other = start(Mixup(1.0, rng=99), changes=changes)
+    assert not torch.equal(other.model.head.weight, second.model.head.weight)
+
+
+def test_killed_by_the_system_and_resumed_ends_where_uninterrupted_ends(tmp_path):
+    """kill -9 at three different moments, some of them in the middle of a write."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys, torch\n"
+        "torch.set_num_threads(1)\n"
+        "from tests.test_training import start, SMALL, fit, DATA, build, Mixup\n"
+        "from dataclasses import replace\n"
+        "recipe = replace(SMALL, epochs=12)\n"
+        "model, method = build('lenet', 10, seed=0), Mixup(1.0, rng=0)\n"
+        "result = fit(DATA, model, method, recipe, 0, 'cpu', sys.argv[1], 'run', progress=False)\n"
+        "state = {'model': model.state_dict(), 'method': method.state_dict(), 'error': result['error']}\n"
+        "torch.save(state, sys.argv[2])\n"
+    )
+    command = [sys.executable, str(script)]
+    subprocess.run([*command, str(tmp_path / "a.pt"), str(tmp_path / "whole.pt")], check=True)
+    checkpoint, last = tmp_path / "b.pt", 0.0
+    for pause in (0.0, 0.05, 0.11):
+        process = subprocess.Popen([*command, str(checkpoint), str(tmp_path / "killed.pt")])
+        while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime > last):
+            time.sleep(0.005)
+        time.sleep(pause)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        last = checkpoint.stat().st_mtime
+    assert not (tmp_path / "killed.pt").exists(), "it was never killed"
+    subprocess.run([*command, str(checkpoint), str(tmp_path / "killed.pt")], check=True)
+    same(*(torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "killed")))
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    training = start()
+    training.save(tmp_path / "a.pt", "run")
+    before = (tmp_path / "a.pt").read_bytes()
+    monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        training.save(tmp_path / "a.pt", "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"] and (tmp_path / "a.pt").read_bytes() == before
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):
+    start().save(tmp_path / "a.pt", "run one")
+    with pytest.raises(ValueError, match="belongs to another run: run one, not run two"):
+        start().resume(tmp_path / "a.pt", "run two")
+    (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"checkpoint a\.pt cannot be read"):
+        start().resume(tmp_path / "a.pt", "run one")
+    assert not start().resume(tmp_path / "none.pt")
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not():
+    lines = []
+    for seed in (3, 3, 4):
+        training = start(seed=seed)
+        lines.append((training.epoch()["loss"], training.epoch()["loss"]))
+    assert lines[0] == lines[1] != lines[2]
+
+
+def test_training_learns_and_the_summary_labels_last_and_best():
+    data, net = load("digits", size=16), build("lenet", 10, in_channels=1, image_size=16, seed=0)
+    result = fit(data, net, ERM(), Recipe(epochs=6, lr=0.05, augment=False), progress=False)
+    errors = [line["error"] for line in result["curve"]]
+    assert result["error"] == errors[-1] and result["error_best"] == min(errors)
+    assert result["best_epoch"] == 1 + errors.index(min(errors)) and result["error"] < 20
+
+
+def test_parameters_of_a_method_are_trained_too():
+    class Shift(ERM):
+        def __init__(self):
+            super().__init__()
+            self.shift = torch.nn.Parameter(torch.zeros(10))
+
+        def loss(self, model, x, labels):
+            return super().loss(lambda x: model(x) + self.shift, x, labels)
+
+    method = Shift()
+    start(method).epoch()
+    assert method.shift.detach().abs().max() > 0
+
+
+def test_end_of_epoch_reaches_the_method():
+    class Counting(ERM):
+        epochs = 0
+
+        def end_epoch(self):
+            self.epochs += 1
+
+    method = Counting()
+    training = start(method)
+    training.epoch()
+    training.epoch()
+    assert method.epochs == 2
+
+
+@pytest.mark.filterwarnings("ignore")  # overflow is the point
+def test_divergence_stops_the_run_with_a_sentence(tmp_path):
+    with pytest.raises(Diverged, match=r"the loss is nan in epoch \d+: try a smaller learning rate"):
+        model = build("lenet", 10, seed=0)
+        fit(DATA, model, ERM(), replace(SMALL, lr=1e12), checkpoint=tmp_path / "a.pt", progress=False)
+
+
+def test_a_deadline_stops_after_an_epoch_and_the_rest_is_for_next_time(tmp_path):
+    arguments = (DATA, build("lenet", 10, seed=0), LabelSmoothing(0.1, Mixup(1.0, rng=0)), SMALL)
+    path = tmp_path / "a.pt"
+    assert fit(*arguments, checkpoint=path, deadline=time.monotonic(), progress=False) is None
+    assert len(torch.load(path, weights_only=True)["curve"]) == 1
+    assert len(fit(*arguments, checkpoint=path, progress=False)["curve"]) == 4
+
+
+def test_measured_error_counts_every_test_image_once():
+    model = build("lenet", 10, seed=0)
+    x = (DATA.test_x.float() / 255 - DATA.mean.view(-1, 1, 1)) / DATA.std.view(-1, 1, 1)
+    expected = 100 * (model.eval()(x).argmax(1) != DATA.test_y).double().mean().item()
+    for batch_size in (7, 60, 1000):
+        assert measure_error(model, held_batches(DATA, torch.device("cpu"), batch_size)) == pytest.approx(expected)
+
+
+def test_learning_rates_of_the_recipes():
+    kmixup = recipe("kmixup")
+    assert [kmixup.learning_rate(e) for e in (0, 99.9, 100, 150)] == pytest.approx([0.1, 0.1, 0.01, 0.001])
+    assert [recipe("infinite").learning_rate(e) for e in (49, 50, 199)] == pytest.approx([0.1, 0.02, 0.0008])
+    cosine = [recipe("short15").learning_rate(e / 10) for e in range(151)]
+    assert cosine[0] == 0 and max(cosine) == cosine[15] == pytest.approx(0.1) and cosine[-1] == pytest.approx(0)
+    assert all(math.isfinite(r.learning_rate(r.epochs)) for r in RECIPES.values())
+    with pytest.raises(ValueError, match="recipe must be one of quick"):
+        recipe("nothing")
