@@ -11,6 +11,7 @@ import re
 import time
 from pathlib import Path
 
+from mixlab.downloads import whole
 from mixlab.exercises import cut
 from mixlab.papers import ROOT
 from mixlab.scales import scale
@@ -125,9 +126,8 @@ def _write_notebook(path: Path, notebook: dict) -> None:
 
     text = nbformat.writes(nbformat.from_dict(notebook))
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with whole(path) as temporary:
+        Path(temporary).write_text(text + "\n", encoding="utf-8")
 
 
 def _is_shown(output: dict) -> bool:

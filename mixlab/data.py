@@ -137,9 +137,9 @@ def _folder(place: Path, root: Path, size: int | None, counts: tuple[int, int] |
     which = hashlib.sha256(f"{place}\0{size}".encode()).hexdigest()[:8]  # folders of one name do not share a file
 
     def decode():
-        pixels, grey = folders.decode(listing.train + listing.test, size)
-        pixels = pixels[:, :1] if grey else pixels  # greyscale files among colour ones are kept as colour
-        train_x, test_x = np.split(pixels, [found[0]])
+        images, grey = folders.decode(listing.train + listing.test, size)
+        images = images[:, :1] if grey else images  # greyscale files among colour ones are kept as colour
+        train_x, test_x = np.split(images, [found[0]])
         return train_x, listing.train_y, test_x, listing.test_y, listing.classes
 
     return _cached(root / f"{place.name}-{which}.pixels", _true_name(place, found, size), listing.key, decode)
@@ -189,8 +189,8 @@ def _svhn(root: Path):
         url, filename, md5 = SVHN.split_list[split]
         file = root / "svhn" / filename
         fetch(file, _addresses(root, file, url), md5)
-        pixels = SVHN(file.parent, split=split)
-        found += [pixels.data, pixels.labels]
+        part = SVHN(file.parent, split=split)
+        found += [part.data, part.labels]
     return *found, tuple("0123456789")
 
 

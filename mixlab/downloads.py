@@ -16,7 +16,7 @@ import time
 import uuid
 import zipfile
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path, PureWindowsPath
 from urllib.error import HTTPError
@@ -82,7 +82,7 @@ def whole(path: Path | str):
             yield temporary
             os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 @contextmanager
@@ -112,12 +112,12 @@ def checksum(path: Path | str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def bar(total: int | None, what: str, **options):
+def bar(total: int | None, what: str, quiet: bool = False, **options):
     """A progress bar for a person who looks on, in a terminal or a notebook; silent in logs and CI."""
     from tqdm import tqdm
 
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return tqdm(total=total, desc=what, disable=not watched or bool(os.environ.get("CI")), **options)
+    return tqdm(total=total, desc=what, disable=quiet or not watched or "CI" in os.environ, **options)
 
 
 def _download(url: str, part: Path, md5: str) -> str | None:
@@ -136,7 +136,7 @@ def _download(url: str, part: Path, md5: str) -> str | None:
         except HTTPError as problem:
             return f"{url}: the server answers {problem.code} {problem.reason}"
         except OSError:
-            part.unlink(missing_ok=True)  # a full disk is not helped by what fills it
+            _remove(part)  # a full disk is not helped by what fills it
             raise
         found = checksum(part)
         if found == md5:
@@ -261,6 +261,12 @@ def _lock(folder: Path) -> int | None:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _remove(path: Path) -> None:
+    """Delete what may not be there. A read-only disk refuses even that, and must not hide why the writing failed."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def _size(path: Path) -> int:

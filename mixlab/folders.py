@@ -4,7 +4,8 @@
     photos/train/cat/*.jpg, photos/test/cat/*.jpg       test, or val, valid, validation
     tiny-imagenet-200/train/n01443537/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt
 
-Images may lie deeper than the class's folder. Files that are no images and names that begin with a dot do not count.
+Images may lie deeper than the class's folder. What is no image does not count, nor what begins with a dot, nor a folder
+of a class that begins with an underscore (`__MACOSX`).
 """
 
 import hashlib

@@ -11,16 +11,19 @@ Every network is the same three parts, so that a method can reach into any of th
     h = net.hidden(x, 2)             # what stage 2 is given (stage 0 is given x itself)
     scores = net(plan.mix(h), start=2)
 
+Where the stem is a lone convolution (PreActResNets, WRNs, DenseNets) it is linear, so mixing what stage 1 is given is
+mixing the images: the first place of its own is 2.
+
 Details that the papers leave to their code, and what is built here:
 - The stem is a 3x3 convolution without pooling. Images of 64 pixels end as larger feature maps and the mean takes care
   of them; `stem_stride=2` halves them at the stem instead, at a quarter of the cost. Tiny-ImageNet is run both ways.
-- The PreActResNets have neither the BatchNorm-ReLU after the last block that He et al. (2016) describe nor one after
-  the stem, and add x itself where shapes agree, as most released mixup code does. The WRNs do end in BatchNorm-ReLU.
-  (The code behind the mixup paper differs twice: BatchNorm-ReLU after the stem, 128 parameters more, and the shortcut
-  adds relu(bn(x)) even where x would fit.)
-- Weights start as PyTorch draws them by default, in every network. The released code of these papers does so too, and
-  their learning rates go with it: He's normal distribution is about 2.4 times wider, which BatchNorm hides from the
-  output but not from the size of a step.
+- The PreActResNets have no BatchNorm-ReLU after the stem nor, unlike He et al. (2016), after the last block, and add x
+  itself where shapes agree: so does PuzzleMix's released code. That of mixup and k-mixup differs twice: BatchNorm-ReLU
+  after the stem (128 parameters more), and the shortcut adds relu(BN(x)) even where x would fit. The WRNs do end in
+  BatchNorm-ReLU.
+- Weights start as PyTorch draws them by default, in every network: so does the released code of mixup, k-mixup,
+  PuzzleMix and Infinite Class Mixup, and their learning rates go with it. He's normal distribution is about 2.4 times
+  wider, which BatchNorm hides from the output but not from the size of a step.
 """
 
 from collections.abc import Callable
@@ -58,7 +61,7 @@ def build(
 
 
 def names() -> list[str]:
-    """The names that `build` knows, smallest networks first."""
+    """The names that `build` knows, the two that train in minutes on a CPU first."""
     return list(_NETWORKS)
 
 
@@ -246,8 +249,8 @@ _BASIC, _BOTTLENECK = (64, 128, 256, 512), (256, 512, 1024, 2048)  # channels th
 
 _NETWORKS = {
     "lenet": _lenet,
-    # a quarter of preact_resnet18's width and half its depth, and the last BatchNorm-ReLU: without it ten epochs on 5,000
-    # CIFAR-10 images (JPEG copies) ended at a test error of 41.2% instead of 38.7% (means of three seeds)
+    # a quarter of preact_resnet18's width and half its depth, with a last BatchNorm-ReLU: without it ten epochs on
+    # 5,000 CIFAR-10 images (JPEG copies) ended at a test error of 41.2% instead of 38.7% (means of three seeds)
     "quick_resnet": _resnet(PreActBlock, (1, 1, 1, 1), (16, 32, 64, 128), stem=16, end=True),
     "preact_resnet18": _resnet(PreActBlock, (2, 2, 2, 2), _BASIC),
     "preact_resnet34": _resnet(PreActBlock, (3, 4, 6, 3), _BASIC),

@@ -8,16 +8,15 @@ percent after the last epoch, seconds, device, versions. A file holds one record
 
 import json
 import math
-import os
 import platform
 import statistics
 import subprocess
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from mixlab.downloads import whole
 from mixlab.papers import ROOT, same_method
 
 FOLDER = ROOT / "data" / "runs"
@@ -31,15 +30,9 @@ def write(record: dict, path: Path | str) -> Path:
     if incomplete:
         raise ValueError(f"record lacks {', '.join(incomplete[:5])}: a number without these says nothing")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    with whole(path) as temporary:
+        Path(temporary).write_text(text + "\n", encoding="utf-8")
     return path
 
 

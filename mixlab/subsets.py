@@ -37,7 +37,7 @@ def long_tailed(data, ratio: float, rng):
         raise ValueError(f"ratio must lie in (0, 1], the smallest class over the largest, got {ratio!r}; 100:1 is 0.01")
     counts = _counts(data)
     falling = counts.max() * ratio ** (np.arange(len(counts)) / (len(counts) - 1))
-    quota = np.minimum(np.maximum(np.floor(falling + 1e-9), 1), counts).astype(np.int64)
+    quota = np.maximum(np.floor(falling + 1e-9), 1).astype(np.int64)
     return _train_on(data, pick(data.train_y, quota, rng), f"LT {ratio:g}")
 
 
@@ -59,7 +59,7 @@ def hold_out(data, share: float, rng):
 
 
 def pick(labels, quota, rng) -> np.ndarray:
-    """Indices, in rising order, of quota[i] random members of every class i; labels (n,), quota (c,)."""
+    """Indices, in rising order, of quota[i] random members of class i, or all it has; labels (n,), quota (c,)."""
     labels = np.asarray(labels)
     shuffled = np.random.default_rng(rng).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -78,8 +78,7 @@ def _counts(data) -> np.ndarray:
 
 def _quota(data, share: float) -> np.ndarray:
     """The share of every class, rounded to the nearest, but never nothing of a class that has something."""
-    counts = _counts(data)
-    return np.minimum(counts, np.maximum(1, np.floor(share * counts + 0.5))).astype(np.int64)
+    return np.maximum(1, np.floor(share * _counts(data) + 0.5)).astype(np.int64)
 
 
 def _check_share(name: str, share: float) -> float:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from mixlab.downloads import bar
 from mixlab.mixup import Method, scored_by_cross_entropy
 from mixlab.plans import Pairs, join, one_hot
 from mixlab.toys import ToySet
@@ -97,20 +97,26 @@ def fit_many(
     optimiser = optimizer(nets.parameters())
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(milestones), gamma=0.1)
     orders = [np.random.default_rng([seed, 1]) for seed in seeds]
-    for _ in tqdm(range(epochs), f"{len(methods)} networks", unit="epoch", disable=not progress):
-        order = torch.from_numpy(np.stack([rng.permutation(train_x.shape[1]) for rng in orders])).to(device)
-        for rows in order.split(batch_size, dim=1):
-            batch = rows[..., None]
-            x, labels = train_x.gather(1, batch.expand(-1, -1, train_x.shape[-1])), train_y.gather(1, rows)
-            x, y = _mix(methods, x, labels, classes)
-            loss = F.cross_entropy(nets(x).flatten(0, 1), y, reduction="sum") / rows.shape[1]
-            optimiser.zero_grad()
-            loss.backward()  # a sum over networks: each gets the gradient of its own mean loss
-            optimiser.step()
-        schedule.step()
-        for method in methods:
-            method.end_epoch()
+    with bar(epochs, f"{len(methods)} networks", not progress, unit="epoch") as shown:
+        for _ in range(epochs):
+            order = torch.from_numpy(np.stack([rng.permutation(train_x.shape[1]) for rng in orders])).to(device)
+            for rows in order.split(batch_size, dim=1):
+                x, labels = _rows(train_x, train_y, rows)
+                x, y = _mix(methods, x, labels, classes)
+                loss = F.cross_entropy(nets(x).flatten(0, 1), y, reduction="sum") / rows.shape[1]
+                optimiser.zero_grad()
+                loss.backward()  # a sum over networks: each gets the gradient of its own mean loss
+                optimiser.step()
+            schedule.step()
+            for method in methods:
+                method.end_epoch()
+            shown.update()
     return nets
+
+
+def _rows(x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Of x (m, n, d) and y (m, n), the rows (m, b) of each network's batch."""
+    return x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1])), y.gather(1, rows)
 
 
 def _mix(methods: Sequence[Method], x: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:

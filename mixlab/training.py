@@ -6,8 +6,6 @@ ended: the checkpoint holds weights, optimiser, the method's state and every gen
 
 import json
 import math
-import os
-import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from mixlab.batches import Batches
+from mixlab.downloads import bar, whole
 from mixlab.mixup import Method
 from mixlab.recipes import Recipe
+
+OF_DIGITS = ("digits", "mnist", "svhn")
 
 
 class Diverged(RuntimeError):
@@ -90,14 +90,8 @@ class Training:
         """Write the checkpoint whole or not at all; run says whose it is."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        try:
+        with whole(path) as temporary:
             torch.save({"run": run, **self.state()}, temporary)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
 
     def resume(self, path: Path | str, run: str = "") -> bool:
         """Go on from a checkpoint if there is one; False if there is none."""
@@ -141,18 +135,15 @@ def fit(
     training = Training(data, model, method, recipe, seed, device)
     if checkpoint:
         training.resume(checkpoint, run)
-    bar = tqdm(
-        total=recipe.epochs, initial=training.epochs_done, unit="epoch", disable=not progress or "CI" in os.environ
-    )
-    with bar:
+    with bar(recipe.epochs, "training", not progress, initial=training.epochs_done, unit="epoch") as shown:
         while training.epochs_done < recipe.epochs:
             start = time.monotonic()
             line = training.epoch()
             if checkpoint:
                 training.save(checkpoint, run)
             speed = len(data.train_x) / line["seconds"]
-            bar.set_postfix_str(f"error {line['error']:.2f} %, loss {line['loss']:.3f}, {speed:,.0f} images/s")
-            bar.update()
+            shown.set_postfix_str(f"error {line['error']:.2f} %, loss {line['loss']:.3f}, {speed:,.0f} images/s")
+            shown.update()
             now = time.monotonic()
             if deadline and now + 1.1 * (now - start) > deadline and training.epochs_done < recipe.epochs:
                 return None
@@ -177,7 +168,8 @@ def summary(training: Training) -> dict:
 def training_batches(data, recipe: Recipe, rng: np.random.Generator, device: torch.device) -> Batches:
     """The training set on the device, cropped, flipped and normalised there, in the recipe's order."""
     order = "stratified" if recipe.stratified else "shuffled"
-    how = {"augment": recipe.augment, "order": order, "compact": device.type == "cuda"}
+    flip = not data.name.startswith(OF_DIGITS)  # a mirrored 2 is not a 2
+    how = {"augment": recipe.augment, "flip": flip, "order": order, "compact": device.type == "cuda"}
     return Batches(
         data.train_x, data.train_y, recipe.batch_size, rng, mean=data.mean, std=data.std, device=device, **how
     )

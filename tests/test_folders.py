@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixlab import folders
+from mixlab import folders, pixels
 from mixlab.data import load
 
 rng = np.random.default_rng(0)
@@ -63,9 +63,12 @@ def test_every_image_is_there_once_with_its_pixels_and_its_label(tmp_path, monke
 
 def test_mean_and_std_are_those_of_the_training_pixels(photos):
     data = get(photos)
-    by_channel = data.train_x.double().div(255).transpose(0, 1).flatten(1)
-    np.testing.assert_allclose(data.mean, by_channel.mean(1), rtol=1e-6)
-    np.testing.assert_allclose(data.std, by_channel.std(1, correction=0), rtol=1e-6)
+    large = rng.integers(0, 256, (2500, 2, 3, 3), dtype=np.uint8)
+    found = (data.train_x.numpy(), data.mean, data.std, 1e-6), (large, *pixels.moments(large), 1e-12)
+    for x, mean, std, rtol in found:
+        np.testing.assert_allclose(mean, (x / 255).mean((0, 2, 3)), rtol=rtol)
+        np.testing.assert_allclose(std, (x / 255).std((0, 2, 3)), rtol=rtol)
+    assert pixels.moments(np.full((3, 1, 2, 2), 7, np.uint8))[1] == [1 / 255]  # not zero: it is divided by
 
 
 def test_without_a_split_a_fifth_of_every_class_is_held_out_always_the_same(tmp_path):
@@ -74,6 +77,7 @@ def test_without_a_split_a_fifth_of_every_class_is_held_out_always_the_same(tmp_
             save(tmp_path / "photos" / name / "deeper" / f"{i}.png", colour())
     save(tmp_path / "photos" / ".hidden" / "0.png", colour())
     save(tmp_path / "photos" / "cat" / "._0.png", colour())
+    save(tmp_path / "photos" / "cat" / ".thumbnails" / "0.png", colour())
     (tmp_path / "photos" / "cat" / "notes.txt").write_text("no image")
     data, again = folders.survey(tmp_path / "photos"), folders.survey(tmp_path / "photos")
     assert np.bincount(data.train_y).tolist() == [8, 4] and np.bincount(data.test_y).tolist() == [2, 1]
@@ -198,6 +202,15 @@ def test_tiny_imagenets_val_is_labelled_by_its_annotations(tmp_path):
     labels = data.test_y.tolist()
     found = {image.permute(1, 2, 0).numpy().tobytes(): y for image, y in zip(data.test_x, labels, strict=True)}
     assert found == answers
+
+
+def test_a_corrected_annotation_is_noticed(tmp_path):
+    make_tiny(tmp_path / "tiny")
+    for wanted in ([3, 3], [2, 4]):  # the files are the same and even stay in the same order
+        names = ["n00000001"] * wanted[0] + ["n00000002"] * wanted[1]
+        lines = [f"val_{i}.JPEG\t{name}\n" for i, name in enumerate(names)]
+        (tmp_path / "tiny" / "val" / "val_annotations.txt").write_text("".join(lines))
+        assert get(tmp_path / "tiny").test_y.bincount().tolist() == wanted
 
 
 def test_tiny_imagenets_one_class_reading_is_refused(tmp_path):

@@ -87,6 +87,7 @@ def test_a_long_tail_of_a_hundred_classes_has_the_published_size():
 
 def test_a_class_that_has_fewer_than_its_tail_keeps_what_it_has():
     assert counts_of(subsets.long_tailed(stub([100, 20, 90]), 0.25, 0)) == [100, 20, 25]
+    assert counts_of(subsets.long_tailed(stub([10, 10, 10]), 0.01, 0)) == [10, 1, 1]  # and never nothing
 
 
 def test_a_held_out_split_is_disjoint_stratified_and_hides_the_test_set():

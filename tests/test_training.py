@@ -14,7 +14,7 @@ from mixlab import ERM, LabelSmoothing, Mixup
 from mixlab.data import load
 from mixlab.models import build
 from mixlab.recipes import RECIPES, Recipe, recipe
-from mixlab.training import Diverged, Training, fit, held_batches, measure_error
+from mixlab.training import Diverged, Training, fit, held_batches, measure_error, training_batches
 
 DATA = load("shapes", n_train=120, n_test=60)
 SMALL = Recipe(epochs=4, lr=0.05, batch_size=32, augment=True)
@@ -121,7 +121,7 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not():
 
 def test_training_learns_and_the_summary_labels_last_and_best():
     data, net = load("digits", size=16), build("lenet", 10, in_channels=1, image_size=16, seed=0)
-    result = fit(data, net, ERM(), Recipe(epochs=6, lr=0.05, augment=False), progress=False)
+    result = fit(data, net, ERM(), Recipe(epochs=10, lr=0.05, augment=False), progress=False)
     errors = [line["error"] for line in result["curve"]]
     assert result["error"] == errors[-1] and result["error_best"] == min(errors)
     assert result["best_epoch"] == 1 + errors.index(min(errors)) and result["error"] < 20
@@ -176,6 +176,12 @@ def test_measured_error_counts_every_test_image_once():
     expected = 100 * (model.eval()(x).argmax(1) != DATA.test_y).double().mean().item()
     for batch_size in (7, 60, 1000):
         assert measure_error(model, held_batches(DATA, torch.device("cpu"), batch_size)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name, flips", [("digits", False), ("mnist (25%)", False), ("svhn", False), ("shapes", True)])
+def test_pictures_of_digits_are_never_mirrored(name, flips):
+    batches = training_batches(replace(DATA, name=name), SMALL, 0, torch.device("cpu"))
+    assert bool(batches.draw()[3].any()) == flips
 
 
 def test_learning_rates_of_the_recipes():
