@@ -84,9 +84,10 @@ class Mixup(Method):
 
     def draw(self, x, labels):
         check_batch(x, labels)
-        lam = draw_lambda(self.rng, self.alpha, len(x) if self.per_sample else None)
-        partner = torch.from_numpy(self.rng.permutation(len(x)))
-        return Pairs.unchecked(partner, lam).to(x.device)
+        n = x.shape[0]
+        lam = draw_lambda(self.rng, self.alpha, n if self.per_sample else None)
+        plan = Pairs.unchecked(torch.from_numpy(self.rng.permutation(n)), lam)
+        return plan if x.is_cpu else plan.to(x.device)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}" + ", per_sample=True" * self.per_sample
@@ -152,9 +153,9 @@ def check_alpha(alpha: float) -> float:
 
 def check_batch(x: Tensor, labels: Tensor) -> None:
     """Refuse an empty batch and labels of another length."""
-    if x.dim() == 0 or len(x) == 0:
+    if x.dim() == 0 or x.shape[0] == 0:
         raise ValueError(f"x must hold at least one sample, not shape {tuple(x.shape)}")
-    if labels.dim() == 0 or len(labels) != len(x):
+    if labels.dim() == 0 or labels.shape[0] != x.shape[0]:
         raise ValueError(f"labels {tuple(labels.shape)} and x {tuple(x.shape)} must have the same length")
 
 

@@ -45,12 +45,14 @@ class Pairs:
 
     def mix(self, x: Tensor) -> Tensor:
         """x (n, …) floating point -> a new tensor of the same shape, type and memory layout."""
-        _check_inputs(x, len(self))
-        mixed = _take(x, self.partner).to(_wide(x.dtype))  # a fresh copy: the lerp may overwrite it
-        lam = self.lam
+        _check_inputs(x, self.partner.shape[0])
+        wide, lam = _wide(x.dtype), self.lam
         if isinstance(lam, Tensor):
-            lam = lam.to(mixed.dtype).view(-1, *[1] * (x.dim() - 1))
-        return mixed.lerp_(x.to(mixed.dtype), lam).to(x.dtype)  # partner + lam * (own - partner)
+            lam = lam.to(wide).view(-1, *[1] * (x.dim() - 1))
+        mixed = _take(x, self.partner)  # a fresh copy, which the lerp may overwrite: partner + lam * (own - partner)
+        if x.dtype == wide:
+            return mixed.lerp_(x, lam)
+        return mixed.to(wide).lerp_(x.to(wide), lam).to(x.dtype)
 
     def mix_labels(self, y: Tensor) -> Tensor:
         """y (n, c) soft labels -> (n, c) soft labels, at least float32."""
@@ -127,10 +129,14 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     """labels (n,) class indices -> y (n, c) float32 with a single one in each row."""
     if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(f"labels must be whole numbers of shape (n,), not {labels.dtype} {tuple(labels.shape)}")
-    if labels.device.type == "cpu" and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-        raise ValueError(f"labels must lie in 0..{num_classes - 1}, found {labels.min()} to {labels.max()}")
-    y = torch.zeros(len(labels), num_classes, device=labels.device)
-    return y.scatter_(1, labels.long()[:, None], 1.0)
+    y = torch.zeros(labels.shape[0], num_classes, device=labels.device)
+    try:
+        return y.scatter_(1, labels.long()[:, None], 1.0)
+    except (
+        RuntimeError
+    ):  # on the CPU torch refuses what is out of range; to look beforehand would cost more than mixing
+        low, high = labels.aminmax()
+        raise ValueError(f"labels must lie in 0..{num_classes - 1}, found {low} to {high}") from None
 
 
 def soft_labels(labels: Tensor, num_classes: int) -> Tensor:
@@ -190,7 +196,7 @@ def _as_lam(lam, n: int) -> float | Tensor:
 def _check_inputs(x: Tensor, n: int) -> None:
     if not x.is_floating_point():
         raise TypeError(f"x is {x.dtype}: convert to float first, for instance x.float() / 255")
-    if x.dim() == 0 or len(x) != n:
+    if x.dim() == 0 or x.shape[0] != n:
         raise ValueError(f"x has shape {tuple(x.shape)}, the plan mixes {n} rows")
 
 
