@@ -30,7 +30,7 @@ def _run(options) -> int:
     from mixlab import runs
 
     if options.table:
-        wanted = runs.from_table(options.table, options.recipe, len(options.seeds), options.data)
+        wanted = runs.from_table(options.table, options.recipe, options.seeds, options.data)
     elif options.grid:
         wanted = runs.from_grid(options.grid)
     elif options.data:
@@ -59,16 +59,17 @@ def _report(options) -> int:
 
 
 def _missing(options, done) -> int:
-    """The runs that would fill a table's empty cells, those with the fewest seeds first."""
+    """Table by table, the runs that would fill empty cells, about how long they take here, and the command."""
     from mixlab import papers, runs
 
     device = runs.default_device()
-    for table in (
-        [options.table] if options.table else [f"{p}/{t['id']}" for p in papers.names() for t in papers.tables(p)]
-    ):
+    known_tables = [f"{paper}/{table['id']}" for paper in papers.names() for table in papers.tables(paper)]
+    for table in [options.table] if options.table else known_tables:
         try:
-            wanted = [r for r in runs.from_table(table, options.recipe, 1) if not r.path().exists()]
+            wanted = [run for run in runs.from_table(table, options.recipe, [0]) if not run.path().exists()]
         except ValueError:
+            if options.table:
+                raise
             continue  # nothing in it that the module can run yet
         known = [runs.estimate(run, device, done) for run in wanted]
         seconds = [s for s in known if s is not None]

@@ -5,7 +5,7 @@ a plain function of how many epochs have passed, so there is no schedule whose s
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,15 @@ class Recipe:
 
 
 _SHORT = {"lr": 0.1, "nesterov": True}
+_CONFUSION = Recipe(
+    epochs=100,
+    lr=0.1,
+    batch_size=250,
+    weight_decay=1e-4,
+    milestones=(50, 75),
+    stratified=True,
+    note="momentum 0.9 and crop and flip are ours: the text is silent",
+)
 RECIPES = {
     "quick": Recipe(epochs=10, note="two cores, a small network, a few thousand images", augment=False, **_SHORT),
     "short15": Recipe(epochs=15, note="borrowed GPU time", **_SHORT),
@@ -48,24 +57,8 @@ RECIPES = {
         milestones=(100, 150),
         note="factor 0.1, batch 128 and crop and flip are ours: the text is silent",
     ),
-    "confusion-cifar10": Recipe(
-        epochs=100,
-        lr=0.1,
-        batch_size=250,
-        weight_decay=1e-4,
-        milestones=(50, 75),
-        stratified=True,
-        note="momentum 0.9 and crop and flip are ours: the text is silent",
-    ),
-    "confusion-cifar100": Recipe(
-        epochs=100,
-        lr=0.1,
-        batch_size=1000,
-        weight_decay=1e-4,
-        milestones=(50, 75),
-        stratified=True,
-        note="momentum 0.9 and crop and flip are ours: the text is silent",
-    ),
+    "confusion-cifar10": _CONFUSION,
+    "confusion-cifar100": replace(_CONFUSION, batch_size=1000),
     "lamix": Recipe(
         epochs=400,
         lr=0.1,

@@ -12,7 +12,7 @@ import inspect
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -148,7 +148,7 @@ def _count_missing(runs: list[Run], folder) -> int:
     return sum(not run.path(folder).exists() for run in runs)
 
 
-def from_table(table: str, recipe_name: str, seeds: int, data_as: str | None = None) -> list[Run]:
+def from_table(table: str, recipe_name: str, seeds: Iterable[int], data_as: str | None = None) -> list[Run]:
     """The runs that would answer a published table such as "kmixup/table10", as far as the module has their parts.
 
     data_as: the data set to train on in place of the printed one (a JPEG copy, or shapes for a rehearsal).
@@ -164,7 +164,7 @@ def from_table(table: str, recipe_name: str, seeds: int, data_as: str | None = N
             build_method(method, seed=0)
         except ValueError:
             continue  # the row has parameters of another kind, such as a fraction of the data
-        found += [make_run(data, MODELS[row["model"]], method, recipe_name, seed) for seed in range(seeds)]
+        found += [make_run(data, MODELS[row["model"]], method, recipe_name, seed) for seed in seeds]
     if not found:
         raise ValueError(f"table {table!r} has no row whose data set, network and method are all in the module")
     return list(dict.fromkeys(found))

@@ -120,6 +120,10 @@ def test_report_prints_a_table_and_counts_cells():
     assert (
         result.returncode == 0 and "| One Ring |" in result.stdout and re.search(r"of 25 cells measured", result.stdout)
     )
+    result = python("-m", "mixlab", "report", "kmixup/table10", "--missing")
+    assert result.returncode == 0 and re.search(r"^kmixup/table10 +\d+ runs missing, short30: ", result.stdout, re.M)
+    result = python("-m", "mixlab", "report", "kmixup/table99", "--missing")
+    assert result.returncode == 2 and "table must be one of" in result.stderr
     result = python("-m", "mixlab", "report", "kmixup/table99")
     assert result.returncode == 2 and "table must be one of" in result.stderr
 
