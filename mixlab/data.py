@@ -66,7 +66,7 @@ def load(name: str | Path, root: Path | str | None = None, size: int | None = No
         return _shapes(size or 32, **drawn)
     if name == "digits":
         return _digits(size)
-    root = _root(root)
+    root = find_root(root)
     if name in PUBLISHED:
         if size is not None:
             raise ValueError(f"size cannot be chosen for {name}: it is used at the size it was published in")
@@ -94,7 +94,7 @@ def _cached(path: Path, name: str, key: str, decode: Callable) -> Data:
     return Data(name, **fields)
 
 
-def _root(root: Path | str | None) -> Path:
+def find_root(root: Path | str | None) -> Path:
     chosen = root or os.environ.get("MIXLAB_DATA")
     if chosen and not Path(chosen).is_dir():
         raise ValueError(f"{'root' if root else 'MIXLAB_DATA'} must be a folder, there is none at {chosen}: make it")
@@ -161,7 +161,7 @@ def _tiny_imagenet(root: Path) -> Path:
         folder, archive = root / TINY_FOLDERS[0], root / f"{TINY_FOLDERS[0]}.zip"
         if folder.is_dir():  # another process may have unpacked it while this one waited
             return folder
-        return unpack(fetch(archive, _addresses(root, archive, TINY_ORIGIN), TINY_MD5), folder)
+        return unpack(fetch(archive, addresses(root, archive, TINY_ORIGIN), TINY_MD5), folder)
 
 
 def _cifar(kind: str, root: Path):
@@ -170,7 +170,7 @@ def _cifar(kind: str, root: Path):
     source = getattr(datasets, kind)
     folder, archive = root / source.base_folder, root / source.filename
     if not folder.is_dir():
-        unpack(fetch(archive, _addresses(root, archive, source.url), source.tgz_md5), folder)
+        unpack(fetch(archive, addresses(root, archive, source.url), source.tgz_md5), folder)
     try:
         with warnings.catch_warnings():  # the files are older than what NumPy now warns of
             warnings.simplefilter("ignore")
@@ -188,7 +188,7 @@ def _svhn(root: Path):
     for split in ("train", "test"):
         url, filename, md5 = SVHN.split_list[split]
         file = root / "svhn" / filename
-        fetch(file, _addresses(root, file, url), md5)
+        fetch(file, addresses(root, file, url), md5)
         part = SVHN(file.parent, split=split)
         found += [part.data, part.labels]
     return *found, tuple("0123456789")
@@ -201,7 +201,7 @@ def _mnist(kind: str, root: Path):
     found = []
     for filename, md5 in source.resources:
         file = root / kind / "raw" / filename
-        fetch(file, _addresses(root, file, *(mirror + filename for mirror in source.mirrors)), md5)
+        fetch(file, addresses(root, file, *(mirror + filename for mirror in source.mirrors)), md5)
         found.append(_idx(file))
     train_x, train_y, test_x, test_y = found
     classes = tuple(name.split(" - ")[0] for name in source.classes)
@@ -217,7 +217,7 @@ PUBLISHED: dict[str, Callable] = {
 }
 
 
-def _addresses(root: Path, file: Path, *origins: str) -> list[str]:
+def addresses(root: Path, file: Path, *origins: str) -> list[str]:
     """Where to ask for a file of `root`: the mirror, which has the same folders, and then the origins."""
     mirror = os.environ.get("MIXLAB_MIRROR")
     if not mirror:

@@ -33,6 +33,11 @@ class Method(nn.Module):
         """Who with whom, and how much: a plan for this batch, on its device."""
         raise NotImplementedError(f"{type(self).__name__} does not say how a plan is drawn")
 
+    @staticmethod
+    def draw_many(methods, x: Tensor, labels: Tensor) -> list:
+        """A plan for each of m methods of one class, for its batch of x (m, n, …), together where that is faster."""
+        return [method.draw(*batch) for method, *batch in zip(methods, x, labels, strict=True)]
+
     def targets(self, plan, labels: Tensor, num_classes: int) -> Tensor:
         """labels (n,) class indices or (n, c) soft -> what the network should answer on plan.mix(x), (n, c)."""
         return plan.mix(soft_labels(labels, num_classes))  # checked there, so mix_labels need not check again
@@ -42,6 +47,12 @@ class Method(nn.Module):
         plan = self.draw(x, labels)
         logits = model(plan.mix(x))
         return soft_cross_entropy(logits, self.targets(plan, labels, logits.shape[1]))
+
+    def ahead(self, x: Tensor) -> None:
+        """Called by the training loop with the batch after the one it is about to train on: k-mixup starts on it."""
+        for part in self.children():
+            if isinstance(part, Method):
+                part.ahead(x)
 
     def end_epoch(self) -> None:
         """Called by the training loop after every epoch; a method that learns from the epoch overrides it."""

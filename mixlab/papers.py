@@ -48,6 +48,8 @@ def same_method(row: dict) -> tuple[str, dict]:
         return "Mixup", {"alpha": 1.0, **params} if row.get("paper") == "lamix" else params
     if method == "k-mixup" and params.get("k") == 1:  # one point per block leaves nothing to match: plain mixup
         return "Mixup", {k: v for k, v in params.items() if k != "k"}
+    if method == "k-mixup":
+        return "KMixup", params
     return method, params
 
 

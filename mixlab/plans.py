@@ -43,21 +43,25 @@ class Pairs:
         lam = self.lam if isinstance(self.lam, float) else self.lam.to(device, non_blocking=True)
         return self.unchecked(self.partner.to(device, non_blocking=True), lam)
 
-    def mix(self, x: Tensor) -> Tensor:
-        """x (n, …) floating point -> a new tensor of the same shape, type and memory layout."""
+    def mix(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """x (n, …) floating point -> a new tensor of the same shape, type and memory layout.
+
+        other: a second batch of the same kind, if the partners stand there and not in x.
+        """
         _check_inputs(x, self.partner.shape[0])
         wide, lam = _wide(x.dtype), self.lam
         if isinstance(lam, Tensor):
             lam = lam.to(wide).view(-1, *[1] * (x.dim() - 1))
-        mixed = _take(x, self.partner)  # a fresh copy, which the lerp may overwrite: partner + lam * (own - partner)
+        # a fresh copy, which the lerp may overwrite: partner + lam * (own - partner)
+        mixed = _take(x if other is None else other, self.partner)
         if x.dtype == wide:
             return mixed.lerp_(x, lam)
         return mixed.to(wide).lerp_(x.to(wide), lam).to(x.dtype)
 
-    def mix_labels(self, y: Tensor) -> Tensor:
+    def mix_labels(self, y: Tensor, other: Tensor | None = None) -> Tensor:
         """y (n, c) soft labels -> (n, c) soft labels, at least float32."""
         check_soft_labels(y, len(self))
-        return self.mix(y.to(_wide(y.dtype)))
+        return self.mix(y.to(_wide(y.dtype)), other)
 
     def matrix(self) -> Tensor:
         """W (n, n), float64 on the CPU: for looking at and for checking, not for mixing."""

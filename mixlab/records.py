@@ -62,8 +62,9 @@ def compare(published: list[dict], runs: list[dict], dataset_as: dict[str, str] 
     """Each published row beside what was measured of it: one line per budget it was measured under, or "not run".
 
     published: rows from `papers.rows`. runs: from `read`. A run answers a row when data set, method, parameters and,
-    where the paper names one, the model agree. dataset_as: show runs on another set ({"CIFAR-10": "cifar10-jpeg"}); the
-    line then carries that set's own name.
+    where the paper names one, the model agree. A run whose own parameters are not those the row is labelled with (alpha
+    raised with k to keep the perturbation) says under "row" which ones it stands for. dataset_as: show runs on another
+    set ({"CIFAR-10": "cifar10-jpeg"}); the line then carries that set's own name.
     """
     lines = []
     for row in published:
@@ -111,7 +112,11 @@ def _published_standard_error(row: dict) -> float:
 def _answers(run: dict, row: dict, dataset: str) -> bool:
     method, params = same_method(row)
     same = _plain(run["dataset"]) == _plain(dataset) and _plain(run["method"]) == _plain(method)
-    return same and run["params"] == params and (row["model"] is None or _same_model(run["model"], row["model"]))
+    return (
+        same
+        and run.get("row", run["params"]) == params
+        and (row["model"] is None or _same_model(run["model"], row["model"]))
+    )
 
 
 def _same_model(ours: str, printed: str) -> bool:

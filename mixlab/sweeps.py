@@ -18,6 +18,8 @@ from mixlab.mixup import Method, scored_by_cross_entropy
 from mixlab.plans import Pairs, join, one_hot
 from mixlab.toys import ToySet
 
+TEST = ("test_x", "test_y")
+
 
 class Nets(nn.Module):
     """m fully connected ReLU networks side by side; layer l has weights (m, in, out) and biases (m, out).
@@ -114,6 +116,32 @@ def fit_many(
     return nets
 
 
+def measure(
+    data_of: Callable[[int], ToySet],
+    cells: Sequence[dict],
+    method_of: Callable[[dict, int], Method],
+    seeds: Sequence[int],
+    at_once: int = 60,
+    **how,
+) -> list[dict]:
+    """A table: for every cell and seed one network, trained on data_of(seed) by method_of(cell, seed), and its error.
+
+    cells: a dict each, which comes back with "seed" and "error" (percent of the test points) added, in the same order.
+    at_once: networks to stack; more of them than fit the processor's cache gain nothing. how: passed to `fit_many`.
+    """
+    data = {seed: data_of(seed) for seed in seeds}
+    runs = [(cell, seed) for cell in cells for seed in seeds]
+    rows = []
+    for first in range(0, len(runs), at_once):
+        part = runs[first : first + at_once]
+        sets = [data[seed] for _, seed in part]
+        nets = fit_many(sets, [method_of(*run) for run in part], [seed for _, seed in part], **how)
+        x, y = (torch.stack([getattr(each, field) for each in sets]).to(nets.weights[0].device) for field in TEST)
+        errors = nets.error(x, y).tolist()
+        rows += [{**cell, "seed": seed, "error": round(e, 3)} for (cell, seed), e in zip(part, errors, strict=True)]
+    return rows
+
+
 def _rows(x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Of x (m, n, d) and y (m, n), the rows (m, b) of each network's batch."""
     return x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1])), y.gather(1, rows)
@@ -121,13 +149,25 @@ def _rows(x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 def _mix(methods: Sequence[Method], x: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """x (m, n, d), labels (m, n) -> mixed inputs (m, n, d) and targets (m * n, c), each slice by its own method."""
-    plans = [method.draw(*batch) for method, *batch in zip(methods, x, labels, strict=True)]
+    plans = _draw(methods, x.cpu(), labels.cpu())  # on the host: a GPU would be asked once for every network
     plain = all(type(method).targets is Method.targets for method in methods)
     if plain and all(type(plan) is Pairs for plan in plans):  # one gather and one lerp for all networks
-        plan = join(plans)
+        plan = join(plans).to(x.device)
         return plan.mix(x.flatten(0, 1)).view_as(x), plan.mix_labels(one_hot(labels.flatten(), classes))
+    plans = [plan.to(x.device) for plan in plans]
     y = [m.targets(plan, batch, classes) for m, plan, batch in zip(methods, plans, labels, strict=True)]
     return torch.stack([plan.mix(batch) for plan, batch in zip(plans, x, strict=True)]), torch.cat(y)
+
+
+def _draw(methods: Sequence[Method], x: Tensor, labels: Tensor) -> list:
+    """A plan per method, drawn together by those of one class."""
+    plans = {}
+    for kind in dict.fromkeys(map(type, methods)):
+        which = [i for i, method in enumerate(methods) if type(method) is kind]
+        every = len(which) == len(methods)
+        batches = (x, labels) if every else (x[which], labels[which])
+        plans.update(zip(which, kind.draw_many([methods[i] for i in which], *batches), strict=True))
+    return [plans[i] for i in range(len(methods))]
 
 
 def _training_set(data, m: int, device: str) -> tuple[Tensor, Tensor]:

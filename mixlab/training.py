@@ -54,7 +54,7 @@ class Training:
         start, done, steps = time.perf_counter(), self.epochs_done, len(self.batches)
         self.model.train()
         total = torch.zeros((), device=self.device)
-        for step, (x, labels) in enumerate(self.batches):
+        for step, (x, labels) in enumerate(one_ahead(self.batches, self.method)):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.learning_rate(done + step / steps)
             with autocast(self.device):
@@ -163,6 +163,16 @@ def summary(training: Training) -> dict:
         "images_per_second": round(len(training.data.train_x) * len(curve) / seconds),
         "curve": curve,
     }
+
+
+def one_ahead(batches: Batches, method: Method):
+    """The batches, each announced to the method one batch early: what a GPU then works out for it, nobody waits for."""
+    waiting: list[tuple] = []
+    for batch in batches:
+        method.ahead(batch[0])
+        yield from waiting
+        waiting = [batch]
+    yield from waiting
 
 
 def training_batches(data, recipe: Recipe, rng: np.random.Generator, device: torch.device) -> Batches:

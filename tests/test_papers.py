@@ -38,7 +38,7 @@ def test_a_printed_method_in_the_words_of_the_module():
     assert papers.same_method({"paper": "lamix", "method": "mixup", "params": {}}) == ("Mixup", {"alpha": 1.0})
     assert papers.same_method({"paper": "zeta", "method": "mixup", "params": {"column": 1}}) == ("Mixup", {})
     assert papers.same_method({"method": "ERM", "params": {"batch_size": 128}}) == ("ERM", {})
-    assert papers.same_method({"method": "k-mixup", "params": {"k": 4, "alpha": 1.0}})[0] == "k-mixup"
+    assert papers.same_method({"method": "k-mixup", "params": {"k": 4, "alpha": 1.0}})[0] == "KMixup"
 
 
 def test_protocols_say_none_where_the_paper_is_silent():

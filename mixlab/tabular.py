@@ -1,0 +1,106 @@
+"""The five tables of numbers of the k-mixup paper: Iris, Breast Cancer, Abalone, Arrhythmia, Phishing.
+
+    table = load("iris")                   # the first two come with scikit-learn, the others from UCI
+    data = split(table, seed=0)            # a random fifth for the test; scaled by the training rows
+
+Sources and order as in data.py: `root` or MIXLAB_DATA or data/cache, the server MIXLAB_MIRROR, the origin.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mixlab.data import addresses, find_root
+from mixlab.downloads import fetch
+from mixlab.toys import ToySet
+
+# name -> md5 of the file and where UCI has it
+FILES = {
+    "abalone": ("27d6700f995481b739fe1a392b7d023b", "abalone/abalone.data"),
+    "arrhythmia": ("821c372c8c8886e29c9586fd1b81eb42", "arrhythmia/arrhythmia.data"),
+    "phishing": ("05dc536a01403799c54483a3c6858206", None),
+}
+ORIGIN = "https://archive.ics.uci.edu/ml/machine-learning-databases/"
+NAMES = ("iris", "cancer", *FILES)
+# hidden widths, by the paper
+HIDDEN = {name: (120, 120, 84) for name in NAMES} | {"iris": (120, 84), "arrhythmia": (120, 120, 36, 84)}
+SCALINGS = ("unit", "standard", "none")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """x (n, d) float64, NaN where a value is missing; labels (n,), indices into classes."""
+
+    name: str
+    x: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+
+def load(name: str, root: Path | str | None = None) -> Table:
+    """A table by name. Abalone's sex is one number (infant -1, female 0, male 1); its classes are numbers of rings."""
+    if name not in NAMES:
+        raise ValueError(f"name must be one of {', '.join(NAMES)}, not {name!r}")
+    if name in FILES:
+        return _from_uci(name, find_root(root))
+    from sklearn import datasets
+
+    found = datasets.load_iris() if name == "iris" else datasets.load_breast_cancer()
+    return Table(name, found.data, found.target, tuple(map(str, found.target_names)))
+
+
+def split(table: Table, seed: int, scaling: str = "unit", held_out: float = 0.2) -> ToySet:
+    """A random part of the rows for the test, the rest for training; missing values become the training mean.
+
+    scaling, fitted to the training rows: "unit" puts each column on [0, 1], "standard" at mean 0 and deviation 1,
+    "none" leaves it. A column that does not vary becomes 0.
+    """
+    if scaling not in SCALINGS:
+        raise ValueError(f"scaling must be one of {', '.join(SCALINGS)}, not {scaling!r}")
+    order = np.random.default_rng([seed, 4]).permutation(len(table.x))
+    n_test = round(held_out * len(order))
+    if not 1 <= n_test < len(order):
+        raise ValueError(f"held_out must leave rows on both sides, not {held_out} of {len(order)}")
+    test, train = order[:n_test], order[n_test:]
+    x = np.where(np.isnan(table.x), np.nanmean(table.x[train], axis=0), table.x)
+    low, spread = _scale(x[train], scaling)
+    x = torch.from_numpy((x - low) / spread).float()
+    labels = torch.from_numpy(table.labels).long()
+    return ToySet(table.name, x[train], labels[train], x[test], labels[test], table.classes)
+
+
+def training_part(data: ToySet, seed: int, held_out: float = 0.2) -> ToySet:
+    """The training rows alone, a part of them held out as if it were the test: for choosing settings."""
+    order = torch.from_numpy(np.random.default_rng([seed, 5]).permutation(len(data.train_x)))
+    held, kept = order[: round(held_out * len(order))], order[round(held_out * len(order)) :]
+    x, y = data.train_x, data.train_y
+    return ToySet(data.name, x[kept], y[kept], x[held], y[held], data.classes)
+
+
+def _scale(x: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
+    low, spread = {
+        "unit": lambda: (x.min(0), np.ptp(x, axis=0)),
+        "standard": lambda: (x.mean(0), x.std(0)),
+        "none": lambda: (np.zeros(x.shape[1]), np.ones(x.shape[1])),
+    }[scaling]()
+    return low, np.where(spread > 0, spread, 1.0)
+
+
+def _from_uci(name: str, root: Path) -> Table:
+    file = root / "uci" / f"{name}.data"
+    md5, place = FILES[name]
+    try:
+        fetch(file, addresses(root, file, *([ORIGIN + place] if place else [])), md5)
+    except OSError as problem:
+        if place is None:
+            problem.args = (
+                f"{problem}\nUCI has it as an .arff file: its rows below @data, one per line, are this file.",
+            )
+        raise
+    rows = [line.split(",") for line in file.read_text().split()]
+    words = {"M": 1.0, "F": 0.0, "I": -1.0, "?": np.nan}
+    x = np.array([[words.get(value) if value in words else float(value) for value in row[:-1]] for row in rows])
+    classes, labels = np.unique([int(row[-1]) for row in rows], return_inverse=True)
+    return Table(name, x, labels, tuple(map(str, classes)))

@@ -1,0 +1,345 @@
+"""k-mixup: matching against brute force, SciPy and POT; who may meet whom; Algorithm 1; the paper's Lemma 3.3."""
+
+import io
+from itertools import permutations
+
+import numpy as np
+import ot
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+from scipy.stats import beta
+
+from mixlab import ERM, KMixup, LabelSmoothing, Mixup, Pairs, one_hot, runs
+from mixlab.kmixup import expected_min_square, match, matched_alpha, mean_square, perturbation
+from mixlab.sweeps import fit_many
+from mixlab.toys import one_ring, swiss_roll
+from mixlab.training import one_ahead
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
+METRIC = {"squared": "sqeuclidean", "euclidean": "euclidean"}
+
+
+def points(*shape, seed=0, dtype=torch.float32):
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape)).to(dtype)
+
+
+def blocks(n, k):
+    return [range(start, min(start + k, n)) for start in range(0, n, k)]
+
+
+def total(x, other, partner, cost):
+    """The sum of costs of a matching, in float64."""
+    x, other = (v.flatten(1).double().numpy() for v in (x, other))
+    return float(np.diag(cdist(x, other[partner], METRIC[cost])).sum())
+
+
+def costs(x, other, rows, cost):
+    x, other = (v.flatten(1).double().numpy()[list(rows)] for v in (x, other))
+    return cdist(x, other, METRIC[cost])
+
+
+@pytest.mark.parametrize("cost", METRIC)
+@pytest.mark.parametrize("dimension", [1, 2, 300])
+@pytest.mark.parametrize("n, k", [(6, 1), (6, 2), (6, 3), (8, 4), (10, 5), (6, 6), (11, 4), (9, 6)])
+def test_matching_equals_brute_force(n, k, dimension, cost):
+    x, other = points(n, dimension, seed=1), points(n, dimension, seed=2)
+    partner = match(x, other, k, cost)
+    for rows in blocks(n, k):
+        assert sorted(partner[list(rows)].tolist()) == list(rows), "one to one within the block"
+        table = costs(x, other, rows, cost)
+        every = [sum(table[i, j] for i, j in enumerate(order)) for order in permutations(range(len(rows)))]
+        ours = total(x[list(rows)], other, partner[list(rows)].tolist(), cost)
+        assert ours == pytest.approx(min(every), rel=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("n, k, shape", [(64, 16, (2,)), (70, 32, (3, 8, 8)), (40, 7, (3, 16, 16)), (33, 2, (5,))])
+def test_matching_equals_scipy_and_pot(n, k, shape, dtype, device):
+    x, other = points(n, *shape, seed=3, dtype=dtype).to(device), points(n, *shape, seed=4, dtype=dtype).to(device)
+    partner = match(x, other, k).cpu()
+    x, other = x.cpu(), other.cpu()
+    for rows in blocks(n, k):
+        table, ours = costs(x, other, rows, "squared"), partner[list(rows)].tolist()
+        even = np.full(len(rows), 1 / len(rows))
+        found = total(x[list(rows)], other, ours, "squared")
+        i, j = linear_sum_assignment(table)
+        assert found == pytest.approx(table[i, j].sum(), rel=1e-5)
+        assert found == pytest.approx(len(rows) * ot.emd2(even, even, table), rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 2000.0, 1e6])
+def test_no_partner_leaves_its_block_at_any_scale_of_the_data(scale):
+    x, other = scale * points(40, 3), scale * points(40, 3, seed=9)
+    assert torch.equal(match(x, other, 8) // 8, torch.arange(40) // 8)
+    assert torch.equal(match(x, other, 8), match(x / scale, other / scale, 8))
+
+
+@pytest.mark.parametrize("k", [3, 12])
+def test_near_duplicates_far_from_the_origin_find_each_other(k):
+    """|x|^2 + |z|^2 - 2 x.z in float32 loses these distances of 0.01 altogether."""
+    x = 1000 + points(12, 4)
+    order = torch.cat([torch.randperm(k, generator=torch.Generator().manual_seed(b)) + b for b in range(0, 12, k)])
+    other = (x.double()[order] + 0.01 * points(12, 4, seed=5, dtype=torch.float64)).float()
+    assert torch.equal(order[match(x, other, k)], torch.arange(12))
+    assert torch.equal(order[match(x, other, k, "euclidean")], torch.arange(12))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("k", [2, 16])
+def test_layout_and_autocast_do_not_change_the_matching(k, device):
+    x, other = points(32, 3, 16, 16).to(device), points(32, 3, 16, 16, seed=1).to(device)
+    expected = match(x, other, k)
+    last = torch.channels_last
+    assert torch.equal(match(x.to(memory_format=last), other.to(memory_format=last), k), expected)
+    with torch.autocast(device, torch.bfloat16):
+        assert torch.equal(match(x, other, k), expected)
+
+
+def test_squared_and_plain_distance_match_differently():
+    x, other = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.1], [5.0]])
+    other[1] = 0.9  # 0 -> 0.9 and 1 -> 1.1, or 0 -> 1.1 and 1 -> 0.9: plain 1.0 or 1.2, squared 0.82 or 1.22
+    assert match(x, other, 2).tolist() == match(x, other, 2, "euclidean").tolist() == [1, 0]
+    x, other = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [1.9, 0.3]])
+    assert match(x, other, 2).tolist() == [0, 1]  # two steps of about one
+    assert match(x, other, 2, "euclidean").tolist() == [1, 0]  # one point stays, the other goes all the way
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5))
+def test_in_one_batch_partners_are_a_permutation_and_nobody_meets_itself(n, k, seed):
+    method, x = KMixup(1.0, k, rng=seed), points(n, 2, seed=seed)
+    if n < 2 * k and k > 1:
+        with pytest.raises(ValueError, match="k must be at most half the batch"):
+            method.draw(x, torch.zeros(n))
+        return
+    partner = method.draw(x, torch.zeros(n)).partner
+    assert sorted(partner.tolist()) == list(range(n))
+    assert n == 1 or (partner != torch.arange(n)).all()
+
+
+def test_a_block_is_matched_with_the_block_after_it():
+    """The plan, redone by SciPy from the same random order."""
+    x, order = points(21, 2), np.random.default_rng(8).permutation(21)
+    plan = KMixup(1.0, 5, rng=8).draw(x, torch.zeros(21))
+    for rows in blocks(21, 5):
+        own, facing = order[list(rows)], order[[(row + 5) % 21 for row in rows]]
+        table = cdist(x[own], x[facing], "sqeuclidean")
+        i, j = linear_sum_assignment(table)
+        assert sorted(plan.partner[own].tolist()) == sorted(facing)
+        assert (x[own] - x[plan.partner[own]]).double().square().sum() == pytest.approx(table[i, j].sum(), rel=1e-5)
+
+
+def test_a_short_last_batch_gets_the_largest_blocks_it_can_hold():
+    method = KMixup(1.0, 8, rng=0)
+    method.draw(points(32, 2), torch.zeros(32))
+    plan = method.draw(points(9, 2), torch.zeros(9))
+    assert sorted(plan.partner.tolist()) == list(range(9)) and (plan.partner != torch.arange(9)).all()
+    assert method.draw(points(1, 2), torch.zeros(1)).partner.tolist() == [0]
+
+
+def test_k_1_is_mixup_with_every_other_sample_as_likely():
+    counts, method, x = np.zeros((4, 4)), KMixup(1.0, 1, rng=0), points(4, 2)
+    for _ in range(3000):
+        counts[range(4), method.draw(x, torch.zeros(4)).partner] += 1
+    assert (np.diag(counts) == 0).all()
+    off = counts[~np.eye(4, dtype=bool)] / 3000
+    assert np.abs(off - 1 / 3).max() < 4 * np.sqrt(2 / 9 / 3000)
+
+
+def test_larger_k_brings_partners_nearer():
+    x = swiss_roll(n_train=512).train_x
+    squared = [mean_square(x, k, rng=0) for k in (1, 2, 4, 16, 64)]
+    assert squared == sorted(squared, reverse=True) and squared[-1] < 0.1 * squared[0]
+    assert squared[0] == pytest.approx(2 * float(x.double().var(0).sum()), rel=0.03)
+
+
+@pytest.mark.parametrize("k", [1, 2, 16])
+def test_one_batch_moves_points_as_far_as_two_independent_ones(k):
+    """Blocks of a random order are random sets of k, disjoint ones: the only difference, and a small one."""
+    x, rng = one_ring(n_train=512).train_x, np.random.default_rng(0)
+    pairs = {"one": [], "two": []}
+    for seed in range(300):
+        first, second = (x[torch.from_numpy(rng.permutation(512)[:64])] for _ in range(2))
+        one = KMixup(1.0, k, rng=seed).draw(first, torch.zeros(64))
+        two = KMixup(1.0, k, rng=seed).draw(first, torch.zeros(64), second)
+        pairs["one"].append(float((first - first[one.partner]).square().sum(1).mean()))
+        pairs["two"].append(float((first - second[two.partner]).square().sum(1).mean()))
+    one, two = (np.array(pairs[name]) for name in ("one", "two"))
+    error = np.sqrt((one.var() + two.var()) / 300)
+    assert abs(one.mean() - two.mean()) < 4 * error + 0.02 * two.mean()
+
+
+def test_two_batches_are_mixed_with_each_other():
+    x, z, labels = points(6, 3), points(6, 3, seed=1), torch.tensor([0, 1, 2, 0, 1, 2])
+    plan = KMixup(1.0, 3, rng=0).draw(x, labels, other=z)
+    assert torch.equal(plan.partner, match(x, z, 3))
+    assert torch.allclose(plan.mix(x, z), plan.lam * x + (1 - plan.lam) * z[plan.partner])
+    y, z_y = one_hot(labels, 3), one_hot(labels.flip(0), 3)
+    assert torch.allclose(plan.mix_labels(y, z_y), plan.lam * y + (1 - plan.lam) * z_y[plan.partner])
+
+
+@given(st.integers(0, 100), st.integers(2, 6))
+def test_lemma_3_3_holds_where_no_cluster_lies_between_two_others(seed, clusters):
+    """Balls of radius 1 around the corners of a simplex: exactly half the sum of |r_i - s_i| matches cross."""
+    rng = np.random.default_rng(seed)
+    members = rng.integers(clusters, size=(2, 16))
+    inside = rng.normal(size=(2, 16, clusters))
+    inside *= rng.uniform(0, 1, (2, 16, 1)) / np.linalg.norm(inside, axis=-1, keepdims=True)
+    x = torch.from_numpy(4 * np.eye(clusters)[members] + inside)
+    partner = match(x[0], x[1], 16).numpy()
+    r, s = (np.bincount(m, minlength=clusters) for m in members)
+    assert (members[0] != members[1][partner]).sum() == np.abs(r - s).sum() / 2
+
+
+def test_lemma_3_3_fails_for_three_clusters_in_a_row():
+    """Two short hops are cheaper than a long one: 6^2 + 6^2 < 12^2. The lemma counts one crossing, there are two."""
+    x, other = torch.tensor([[0.0], [6.0]]), torch.tensor([[6.0], [12.0]])
+    assert match(x, other, 2).tolist() == [0, 1]
+    members, others = np.array([0, 1]), np.array([1, 2])
+    lemma = np.abs(np.bincount(members, minlength=3) - np.bincount(others, minlength=3)).sum() / 2
+    assert (members != others[match(x, other, 2)]).sum() == 2 and lemma == 1
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.25, 1.0, 4.0, 64.0])
+def test_closed_form_of_the_mean_square_of_the_smaller_share(alpha):
+    integral = 2 * quad(lambda v: v**2 * beta.pdf(v, alpha, alpha), 0, 0.5)[0]
+    assert expected_min_square(alpha) == pytest.approx(integral, rel=1e-6)
+
+
+def test_ends_of_the_closed_form():
+    assert expected_min_square(0) == 0 and expected_min_square(1) == pytest.approx(1 / 12)
+    assert 0.249 < expected_min_square(1e6) < 0.25
+
+
+@pytest.mark.parametrize("alpha, ratio", [(0.25, 1.0), (0.25, 1.5), (1.0, 2.0), (4.0, 1.1)])
+def test_matched_alpha_keeps_the_perturbation(alpha, ratio):
+    found = matched_alpha(alpha, ratio)
+    assert expected_min_square(found) == pytest.approx(ratio * expected_min_square(alpha), rel=1e-9)
+    assert found >= alpha
+
+
+def test_matched_alpha_says_when_the_perturbation_cannot_be_reached():
+    with pytest.warns(UserWarning, match="reaches only 82% of mixup's perturbation"):
+        assert matched_alpha(1.0, 4.0) == 100.0
+    assert matched_alpha(0.0, 3.0) == 0.0
+    with pytest.raises(ValueError, match="ratio must be at least 1"):
+        matched_alpha(1.0, 0.5)
+
+
+def test_at_constant_xi_the_measured_perturbation_stays():
+    x = one_ring(n_train=2048).train_x
+    ratio = mean_square(x, 1, 0) / mean_square(x, 8, 1)
+    measured = []
+    for k, alpha in ((1, 0.5), (8, matched_alpha(0.5, ratio))):
+        method = KMixup(alpha, k, per_sample=True, rng=3)
+        measured.append(np.mean([perturbation(x, method.draw(x, torch.zeros(2048))) ** 2 for _ in range(60)]))
+    assert measured[0] == pytest.approx(measured[1], rel=0.04)
+
+
+def test_perturbation_by_hand():
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    assert perturbation(x, Pairs([1, 0], 0.8)) == pytest.approx(1.0)
+    assert perturbation(x, Pairs([1, 0], [0.2, 1.0])) == pytest.approx(np.sqrt(0.5))
+
+
+@pytest.mark.parametrize("method", [KMixup(0.5, 4, rng=1), LabelSmoothing(0.1, KMixup(0.5, 4, rng=1))])
+def test_a_batch_announced_ahead_gets_the_plan_it_would_have_had(method):
+    inner = method if isinstance(method, KMixup) else method.method
+    state = method.state_dict()
+    data = [(points(n, 3, seed=n), torch.zeros(n)) for n in (20, 21, 9)]
+    plain = [method.draw(*each) for each in data]
+    method.load_state_dict(state)
+    announced = [method.draw(*each) for each in one_ahead(data, method)]
+    for a, b in zip(plain, announced, strict=True):
+        assert torch.equal(a.partner, b.partner) and a.lam == b.lam
+    assert inner._pending == []
+
+
+def test_the_next_batch_is_announced_before_the_last_one_is_asked_for():
+    told = []
+
+    class Spy(ERM):
+        def ahead(self, x):
+            told.append(int(x))
+
+    for number, x in enumerate(one_ahead([(torch.tensor(i),) for i in range(3)], Spy())):
+        assert told == [0, 1, 2][: number + 2] and int(x[0]) == number
+
+
+def test_a_batch_nobody_announced_is_matched_all_the_same():
+    method, other = KMixup(1.0, 2, rng=0), points(8, 2, seed=7)
+    method.ahead(points(8, 2))
+    plan = method.draw(other, torch.zeros(8))
+    assert sorted(plan.partner.tolist()) == list(range(8)) and method._pending == []
+
+
+def test_many_networks_draw_together_what_each_would_draw_alone():
+    settings_ = [
+        (0.5, 4, "squared"),
+        (1.0, 16, "squared"),
+        (1.0, 1, "squared"),
+        (1.0, 4, "euclidean"),
+        (2.0, 4, "squared"),
+    ]
+    x, labels = points(5, 37, 2), torch.zeros(5, 37)
+    together = KMixup.draw_many([KMixup(a, k, c, rng=i) for i, (a, k, c) in enumerate(settings_)], x, labels)
+    for i, (a, k, c) in enumerate(settings_):
+        alone = KMixup(a, k, c, rng=i).draw(x[i], labels[i])
+        assert torch.equal(alone.partner, together[i].partner) and alone.lam == together[i].lam
+
+
+def test_a_sweep_of_mixed_methods_trains_each_as_if_alone():
+    data = one_ring(n_train=70)
+    methods = [KMixup(1.0, 8, rng=0), Mixup(1.0, rng=1), KMixup(1.0, 2, rng=2), ERM(), KMixup(1.0, 8, rng=4)]
+    nets = fit_many(data, methods, range(5), epochs=3, progress=False)
+    for i, method in enumerate((KMixup(1.0, 8, rng=0), Mixup(1.0, rng=1), KMixup(1.0, 2, rng=2), ERM())):
+        alone = fit_many(data, [method], [i], epochs=3, progress=False)
+        assert torch.allclose(nets.weights[0][i], alone.weights[0][0], atol=1e-6)
+
+
+def test_state_continues_and_the_expression_round_trips():
+    method, x = KMixup(1.0, 4, rng=0), points(16, 2)
+    method.draw(x, torch.zeros(16))
+    file = io.BytesIO()
+    torch.save(method.state_dict(), file)
+    expected = method.draw(x, torch.zeros(16)).partner
+    file.seek(0)
+    fresh = KMixup(1.0, 4, rng=99)
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(fresh.draw(x, torch.zeros(16)).partner, expected)
+    for expression in ("KMixup(alpha=1.0, k=16)", "KMixup(alpha=0.5, k=4, cost='euclidean', per_sample=True)"):
+        assert runs.describe(runs.build_method(expression, seed=0)) == expression
+
+
+@pytest.mark.parametrize("k", [2, 8])
+def test_what_is_not_finite_is_refused(k):
+    x = points(16, 2)
+    x[3, 1] = float("nan")
+    with pytest.raises(ValueError, match="x must be finite"):
+        KMixup(1.0, k, rng=0).draw(x, torch.zeros(16))
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: KMixup(1.0, 0), "k must be a whole number >= 1, not 0"),
+        (lambda: KMixup(1.0, 2.0), "k must be a whole number >= 1, not 2.0"),
+        (lambda: KMixup(-1.0, 2), "alpha must be a finite number"),
+        (lambda: KMixup(1.0, 2, cost="cosine"), "cost must be one of squared, euclidean, not 'cosine'"),
+        (lambda: match(points(4, 2), points(5, 2), 2), "x and other must have one shape"),
+        (lambda: mean_square(points(4, 2), 3, 0), r"k must lie in 1\.\.2, half of the 4 rows, not 3"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_integer_images_are_refused():
+    with pytest.raises(TypeError, match="convert to float first"):
+        KMixup(1.0, 2).draw(torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.zeros(8))
