@@ -26,6 +26,8 @@ from mixlab.papers import ROOT
 from mixlab.subsets import pick
 
 TINY_ORIGIN, TINY_MD5 = "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de"
+SPEECH_ORIGIN, SPEECH_MD5 = "http://download.tensorflow.org/data/", "3cd23799cb2bbdec517f1cc028f8d43c"
+SPOKEN_ORIGIN = "https://github.com/Jakobovski/free-spoken-digit-dataset"
 TINY_FOLDERS = ("tiny-imagenet-200", "tiny-imagenet")  # the first as its archive calls it
 TINY_COUNTS = (100_000, 10_000)
 
@@ -208,12 +210,33 @@ def _mnist(kind: str, root: Path):
     return train_x[:, None], train_y, test_x[:, None], test_y, classes
 
 
+def _speech_commands(root: Path):
+    """Version 0.01, the one that the mixup paper used: 30 words."""
+    from mixlab import speech
+
+    folder, archive = root / "speech-commands", root / "speech_commands_v0.01.tar.gz"
+    if not folder.is_dir():
+        unpack(fetch(archive, addresses(root, archive, SPEECH_ORIGIN + archive.name), SPEECH_MD5), folder)
+    return speech.commands(folder)
+
+
+def _spoken_digits(root: Path):
+    from mixlab import speech
+
+    folder = root / "free-spoken-digits"
+    if not folder.is_dir():
+        raise ValueError(f"free-spoken-digits is not in {root}: git clone {SPOKEN_ORIGIN} {folder}")
+    return speech.digits(folder)
+
+
 PUBLISHED: dict[str, Callable] = {
     "cifar10": partial(_cifar, "CIFAR10"),
     "cifar100": partial(_cifar, "CIFAR100"),
     "svhn": _svhn,
     "mnist": partial(_mnist, "MNIST"),
     "fashion-mnist": partial(_mnist, "FashionMNIST"),
+    "speech-commands": _speech_commands,
+    "free-spoken-digits": _spoken_digits,
 }
 
 

@@ -1,5 +1,7 @@
 """Pictures with one colour scheme: blue is class 0, orange class 1, and a soft label is the colour between them."""
 
+import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -73,6 +75,30 @@ def panels(rows: int = 1, columns: int = 1, width: float = 3.0, height: float | 
     """plt.subplots with one size per panel and tight spacing."""
     size = (width * columns, (height or width) * rows)
     return plt.subplots(rows, columns, figsize=size, layout="constrained", **options)
+
+
+def slider(draw, **controls):
+    """Knobs beside a picture: draw(**values) returns a figure and is called again whenever a knob is turned.
+
+    controls: an ipywidgets widget each, or what `interact` would make one of (a list: a menu). The picture is an image
+    widget: output captured by `interact` can stop a notebook that is executed without a browser for good.
+    """
+    import ipywidgets
+
+    knobs = {name: ipywidgets.interactive.widget_from_abbrev(control) for name, control in controls.items()}
+    image = ipywidgets.Image(format="png")
+
+    def redraw(_=None):
+        figure, buffer = draw(**{name: knob.value for name, knob in knobs.items()}), io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=80)
+        plt.close(figure)
+        image.value = buffer.getvalue()
+
+    for name, knob in knobs.items():
+        knob.description = knob.description or name
+        knob.observe(redraw, "value")
+    redraw()
+    return ipywidgets.VBox([*knobs.values(), image])
 
 
 def _bare(ax):

@@ -57,6 +57,14 @@ RECIPES = {
         milestones=(100, 150),
         note="factor 0.1, batch 128 and crop and flip are ours: the text is silent",
     ),
+    "kmixup-speech": Recipe(
+        epochs=30,
+        lr=0.003,
+        weight_decay=1e-4,
+        milestones=(10, 20),
+        augment=False,
+        note="batch 128, momentum and weight decay are ours: the text is silent",
+    ),
     "confusion-cifar10": _CONFUSION,
     "confusion-cifar100": replace(_CONFUSION, batch_size=1000),
     "lamix": Recipe(

@@ -32,6 +32,7 @@ CHECKPOINTS = papers.ROOT / "data" / "cache" / "checkpoints"
 # printed names of data sets and networks, in the words of the module
 DATASETS = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "SVHN": "svhn", "MNIST": "mnist"}
 DATASETS |= {"Fashion-MNIST": "fashion-mnist", "Tiny ImageNet": "tiny-imagenet"}
+DATASETS |= {"Google Speech Commands": "speech-commands"}
 MODELS = {"PreActResNet-18": "preact_resnet18", "ResNet-18": "resnet18", "ResNet-34": "resnet34", "LeNet": "lenet"}
 MODELS |= {"ResNet-50": "resnet50", "DenseNet-121": "densenet_121", "WideResNet-28-10": "wrn_28_10"}
 MODELS |= {"DenseNet-BC-190": "densenet_bc_190_40", "WideResNet-101": "wide_resnet_101"}
@@ -195,8 +196,8 @@ def _do_one(run: Run, folder, device: str, deadline, progress: bool) -> bool:
     from mixlab.training import fit
 
     data = load_data(run.data)
-    size, channels = data.train_x.shape[-1], data.train_x.shape[1]
-    model = build(run.model, len(data.classes), in_channels=channels, image_size=size, seed=run.seed)
+    channels, *size = data.train_x.shape[1:]
+    model = build(run.model, len(data.classes), in_channels=channels, image_size=tuple(size), seed=run.seed)
     method = build_method(run.method, run.seed)
     checkpoint = CHECKPOINTS / f"{run.key}.pt"
     if progress:

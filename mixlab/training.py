@@ -19,7 +19,7 @@ from mixlab.downloads import bar, whole
 from mixlab.mixup import Method
 from mixlab.recipes import Recipe
 
-OF_DIGITS = ("digits", "mnist", "svhn")
+NOT_MIRRORED = ("digits", "mnist", "svhn", "speech-commands", "free-spoken-digits")
 
 
 class Diverged(RuntimeError):
@@ -178,7 +178,7 @@ def one_ahead(batches: Batches, method: Method):
 def training_batches(data, recipe: Recipe, rng: np.random.Generator, device: torch.device) -> Batches:
     """The training set on the device, cropped, flipped and normalised there, in the recipe's order."""
     order = "stratified" if recipe.stratified else "shuffled"
-    flip = not data.name.startswith(OF_DIGITS)  # a mirrored 2 is not a 2
+    flip = not data.name.startswith(NOT_MIRRORED)  # a mirrored 2 is not a 2, nor a word backwards a word
     how = {"augment": recipe.augment, "flip": flip, "order": order, "compact": device.type == "cuda"}
     return Batches(
         data.train_x, data.train_y, recipe.batch_size, rng, mean=data.mean, std=data.std, device=device, **how
