@@ -37,7 +37,8 @@ def _run(options) -> int:
         wanted = [runs.make_run(options.data, options.model, options.method, options.recipe, s) for s in options.seeds]
     else:
         raise ValueError("run needs --data (with --method), --table or --grid")
-    left = runs.do(wanted, options.folder or runs.records.FOLDER, options.device, options.minutes)
+    folder = options.folder or runs.records.FOLDER
+    left = runs.do(wanted, folder, options.device, options.minutes, compile=options.compile)
     print(f"{len(wanted) - left} of {len(wanted)} runs have a record" + f"; {left} wait for next time" * bool(left))
     return 0
 
@@ -121,6 +122,7 @@ def _add_run(commands) -> None:
     run.add_argument("--grid", help="a JSON file with lists data, model, method, recipe, and a number seeds")
     run.add_argument("--minutes", type=float, help="stop cleanly before that time is up")
     run.add_argument("--device", help="cpu, cuda, cuda:1; by default the GPU of this worker, if there is one")
+    run.add_argument("--compile", action="store_true", help="train through torch.compile")
     run.add_argument("--folder", help="where records go (data/runs)")
     run.set_defaults(run=_run)
 

@@ -112,12 +112,13 @@ def parameters(method: Method) -> dict:
     return stated
 
 
-def do(runs: list[Run], folder=records.FOLDER, device=None, minutes=None, progress=True) -> int:
+def do(runs: list[Run], folder=records.FOLDER, device=None, minutes=None, progress=True, compile=False) -> int:
     """Do what has no record yet, and return how many are still without one.
 
     Workers that share `folder` and `data/cache` never do a run twice: each holds a lock while it trains, which the
     system lets go when it dies, so that another takes up its checkpoint. Under torchrun each takes its own GPU and
-    begins at its own place in the list. minutes: stop at the end of an epoch before that time is up.
+    begins at its own place in the list. minutes: stop at the end of an epoch before that time is up. compile: train
+    through torch.compile, which the record then says.
     """
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     rank = int(os.environ.get("RANK", 0))
@@ -132,7 +133,7 @@ def do(runs: list[Run], folder=records.FOLDER, device=None, minutes=None, progre
             with _claim(run) as mine:
                 if not mine:
                     others_at_work = True
-                elif not run.path(folder).exists() and not _do_one(run, folder, device, deadline, progress):
+                elif not run.path(folder).exists() and not _do_one(run, folder, device, deadline, progress, compile):
                     return _count_missing(runs, folder)
         if others_at_work:
             time.sleep(0.5)  # should one of them die, its run is taken up here
@@ -190,7 +191,7 @@ def estimate(run: Run, device: str, measured: list[dict]) -> float | None:
     return float(np.median(speeds)) * recipe(run.recipe).epochs if speeds else None
 
 
-def _do_one(run: Run, folder, device: str, deadline, progress: bool) -> bool:
+def _do_one(run: Run, folder, device: str, deadline, progress: bool, compile: bool) -> bool:
     """Train, write the record, drop the checkpoint: True. Or stop at the deadline, the checkpoint in place: False."""
     from mixlab.models import build
     from mixlab.training import fit
@@ -202,7 +203,8 @@ def _do_one(run: Run, folder, device: str, deadline, progress: bool) -> bool:
     checkpoint = CHECKPOINTS / f"{run.key}.pt"
     if progress:
         print(f"{run.method}, seed {run.seed}: {run.model} on {run.data}, {run.recipe}", flush=True)
-    result = fit(data, model, method, recipe(run.recipe), run.seed, device, checkpoint, run.key, deadline, progress)
+    how = {"checkpoint": checkpoint, "run": run.key, "deadline": deadline, "progress": progress, "compile": compile}
+    result = fit(data, model, method, recipe(run.recipe), run.seed, device, **how)
     if result is None:
         return False
     facts = {
@@ -214,6 +216,7 @@ def _do_one(run: Run, folder, device: str, deadline, progress: bool) -> bool:
     }
     facts |= {"params": {k: v if not isinstance(v, Method) else describe(v) for k, v in parameters(method).items()}}
     facts |= {"budget": run.recipe, "recipe": asdict(recipe(run.recipe)), "seed": run.seed}
+    facts |= {"compiled": True} if compile else {}
     facts |= {"train_images": len(data.train_x), "test_images": len(data.test_x)}
     records.write({**facts, **records.circumstances(device), **result}, run.path(folder))
     checkpoint.unlink(missing_ok=True)

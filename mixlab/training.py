@@ -30,13 +30,15 @@ class Training:
     """A network in training: what moves (network, optimiser, method, generators, curve) and how far it is.
 
     data: an object with train_x, train_y, test_x, test_y (images uint8), mean, std. seed: orders, crops and flips.
+    compile: run the network through torch.compile; methods that reach into its stages run those parts as they are.
     `epoch()` trains one epoch and tests; `save` and `resume` keep it all in one file.
     """
 
-    def __init__(self, data, model: nn.Module, method: Method, recipe: Recipe, seed: int = 0, device: str = "cpu"):
+    def __init__(self, data, model, method: Method, recipe: Recipe, seed: int = 0, device="cpu", compile: bool = False):
         self.data, self.recipe, self.device = data, recipe, torch.device(device)
         layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
         self.model, self.method = model.to(self.device, memory_format=layout), method.to(self.device)
+        self.network = torch.compile(self.model) if compile else self.model  # one set of weights, two ways to run
         parameters = [*model.parameters(), *method.parameters()]
         options = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay, "nesterov": recipe.nesterov}
         self.optimizer = torch.optim.SGD(parameters, lr=recipe.lr, fused=self.device.type == "cuda", **options)
@@ -58,7 +60,7 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.learning_rate(done + step / steps)
             with autocast(self.device):
-                loss = self.method.loss(self.model, x, labels)
+                loss = self.method.loss(self.network, x, labels)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -68,7 +70,7 @@ class Training:
         if not math.isfinite(mean_loss):
             raise Diverged(f"the loss is {mean_loss} in epoch {done + 1}: try a smaller learning rate or alpha")
         seconds = time.perf_counter() - start
-        error = measure_error(self.model, self.held)
+        error = measure_error(self.network, self.held)
         line = {"epoch": done + 1, "loss": round(mean_loss, 5), "error": round(error, 4), "seconds": round(seconds, 3)}
         self.curve.append(line)
         return line
@@ -127,12 +129,13 @@ def fit(
     run: str = "",
     deadline: float | None = None,
     progress: bool = True,
+    compile: bool = False,
 ) -> dict | None:
     """Train to the end of the recipe, resuming from `checkpoint` if there is one, and say how it went.
 
     deadline: a time.monotonic() by which to stop at the end of an epoch; None comes back, the rest is for next time.
     """
-    training = Training(data, model, method, recipe, seed, device)
+    training = Training(data, model, method, recipe, seed, device, compile)
     if checkpoint:
         training.resume(checkpoint, run)
     with bar(recipe.epochs, "training", not progress, initial=training.epochs_done, unit="epoch") as shown:

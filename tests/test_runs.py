@@ -9,6 +9,7 @@ import time
 from dataclasses import asdict
 
 import pytest
+import torch
 
 from mixlab import ERM, LabelSmoothing, Mixup, records, runs
 from mixlab.papers import ROOT
@@ -80,6 +81,13 @@ def test_a_record_says_what_was_run_and_is_found_beside_the_paper(tmp_path, chec
     assert record["device"] and record["versions"]["torch"] and record["images_per_second"] > 0
     assert not list(checkpoints.glob("*.pt")), "the checkpoint of a finished run is dropped"
     assert runs.estimate(run, "cpu", [record]) == pytest.approx(record["seconds"], rel=0.5)
+
+
+def test_a_record_says_that_its_network_was_compiled(tmp_path, checkpoints, monkeypatch):
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: real(model, backend="eager"))
+    do([make_run(DATA, "lenet", "ERM()", "quick", 0)], tmp_path, "cpu", progress=False, compile=True)
+    assert records.read(tmp_path)[0][0]["compiled"] is True
 
 
 def test_what_has_a_record_is_not_done_again(tmp_path, checkpoints):

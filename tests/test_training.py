@@ -170,6 +170,18 @@ def test_a_deadline_stops_after_an_epoch_and_the_rest_is_for_next_time(tmp_path)
     assert len(fit(*arguments, checkpoint=path, progress=False)["curve"]) == 4
 
 
+def test_a_compiled_network_is_the_same_network(monkeypatch, tmp_path):
+    """With the backend that changes nothing, every weight ends bit for bit the same; the checkpoint is a plain one."""
+    asked, real = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: asked.append(model) or real(model, backend="eager"))
+    nets = [build("lenet", 10, seed=0) for _ in range(2)]
+    for net, compile in zip(nets, (False, True), strict=True):
+        fit(DATA, net, Mixup(1.0, rng=0), replace(SMALL, epochs=2), progress=False, compile=compile)
+    assert asked == [nets[1]]
+    for (name, a), (other, b) in zip(nets[0].state_dict().items(), nets[1].state_dict().items(), strict=True):
+        assert name == other and torch.equal(a, b)
+
+
 def test_measured_error_counts_every_test_image_once():
     model = build("lenet", 10, seed=0)
     x = (DATA.test_x.float() / 255 - DATA.mean.view(-1, 1, 1)) / DATA.std.view(-1, 1, 1)
