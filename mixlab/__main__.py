@@ -106,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run=_report)
     _add_run(commands)
     bench = commands.add_parser("bench", help="measure speed beside other libraries")
-    bench.add_argument("what", nargs="?", default="all", choices=("all", "mixing", "sweep", "pipeline", "steps"))
+    bench.add_argument(
+        "what", nargs="?", default="all", choices=("all", "mixing", "matching", "sweep", "pipeline", "steps")
+    )
     bench.set_defaults(run=_bench)
     return parser
 

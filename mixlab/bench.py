@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -94,6 +95,39 @@ def steps(batch: int = 128, rounds: int = 15) -> None:
     for expression, seconds in times.items():
         speed = batch / statistics.median(seconds)
         print(f"{expression:50}{speed:8,.0f} images/s   / ERM {_ratio(seconds, times['ERM()']):.3f}")
+
+
+def matching(batches=(128, 512), ks=(2, 4, 16, 32), rounds: int = 15) -> None:
+    """k-mixup's partners for images, beside the loop of the paper's pseudocode, which must find the same ones."""
+    from mixlab.kmixup import match
+
+    for batch in batches:
+        generator = torch.Generator().manual_seed(0)
+        x, z = torch.randn(2, batch, 3, 32, 32, generator=generator)
+        print(f"\nmatching, batch {batch} of 3x32x32 float32, median of {rounds} rounds")
+        print(f"{'k':>4}{'ours, ms':>12}{'pseudocode, ms':>18}{'ratio':>8}")
+        for k in ks:
+            same = torch.equal(match(x, z, k, "euclidean"), _pseudocode(x, z, k))
+            variants = {"ours": partial(match, x, z, k), "theirs": partial(_pseudocode, x, z, k)}
+            times = in_turn(variants, rounds)
+            ours, theirs = (1e3 * statistics.median(times[name]) for name in ("ours", "theirs"))
+            print(
+                f"{k:4}{ours:12.2f}{theirs:18.2f}{_ratio(times['theirs'], times['ours']):8.1f}"
+                + " (differs)" * (not same)
+            )
+
+
+def _pseudocode(x: torch.Tensor, z: torch.Tensor, k: int) -> torch.Tensor:
+    """Figure 5 of the k-mixup paper, one block after the other, plain distances."""
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial import distance_matrix
+
+    a, b = x.flatten(1).numpy(), z.flatten(1).numpy()
+    partner = np.zeros(len(a), np.int64)
+    for start in range(0, len(a), k):
+        block = slice(start, start + k)
+        partner[block] = linear_sum_assignment(distance_matrix(a[block], b[block]))[1] + start
+    return torch.from_numpy(partner)
 
 
 def in_turn(variants: dict[str, Callable], rounds: int, warm: int = 3) -> dict[str, list[float]]:
@@ -194,4 +228,4 @@ def _print(times: dict[str, list[float]], unit: str, others: list[str]) -> None:
         print(f"{name:22}{1e3 * statistics.median(seconds):8.3f}" + "".join(f"{ratio:16.2f}" for ratio in ratios))
 
 
-PARTS = {"mixing": mixing, "sweep": sweep, "pipeline": pipeline, "steps": steps}
+PARTS = {"mixing": mixing, "matching": matching, "sweep": sweep, "pipeline": pipeline, "steps": steps}

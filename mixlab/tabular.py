@@ -48,7 +48,8 @@ def load(name: str, root: Path | str | None = None) -> Table:
     from sklearn import datasets
 
     found = datasets.load_iris() if name == "iris" else datasets.load_breast_cancer()
-    return Table(name, found.data, found.target, tuple(map(str, found.target_names)))
+    title = name if name == "iris" else "Breast Cancer Wisconsin (Diagnostic)"
+    return Table(title, found.data, found.target, tuple(map(str, found.target_names)))
 
 
 def split(table: Table, seed: int, scaling: str = "unit", held_out: float = 0.2) -> ToySet:
