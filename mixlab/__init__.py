@@ -6,16 +6,22 @@ What needs matplotlib, scipy, torchvision or Jupyter is imported by name (`from 
 
 __version__ = "0.1.0"
 
+from mixlab.companions import CutMix, ManifoldMixup, RegMixup, Remix
 from mixlab.mixup import ERM, LabelSmoothing, Method, Mixup, draw_lambda, soft_cross_entropy
-from mixlab.plans import Pairs, Weights, join, one_hot, soft_labels
+from mixlab.plans import Pairs, Split, Weights, join, one_hot, soft_labels
 from mixlab.scales import scale
 
 __all__ = [
     "ERM",
+    "CutMix",
     "LabelSmoothing",
+    "ManifoldMixup",
     "Method",
     "Mixup",
     "Pairs",
+    "RegMixup",
+    "Remix",
+    "Split",
     "Weights",
     "draw_lambda",
     "join",

@@ -12,6 +12,8 @@ A third, Split, is for methods that do one thing to the inputs and another to th
 lam always belongs to the row's *own* sample and 1 - lam to its partner.
 """
 
+from copy import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -146,6 +148,13 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.label_plan)
+
+    def to(self, device) -> "Split":
+        """The same plan on another device."""
+        moved = copy(self)
+        moved.inputs = self.inputs and self.inputs.to(device)
+        moved.label_plan = self.label_plan.to(device)
+        return moved
 
     def mix(self, x: Tensor) -> Tensor:
         """x (n, …) -> a new tensor of the same shape, type and memory layout."""
