@@ -7,6 +7,7 @@ What needs matplotlib, scipy, torchvision or Jupyter is imported by name (`from 
 __version__ = "0.1.0"
 
 from mixlab.companions import CutMix, ManifoldMixup, RegMixup, Remix
+from mixlab.infinite import InfiniteClass, infinite_class_loss
 from mixlab.mixup import ERM, LabelSmoothing, Method, Mixup, draw_lambda, soft_cross_entropy
 from mixlab.plans import Pairs, Split, Weights, join, one_hot, soft_labels
 from mixlab.scales import scale
@@ -14,6 +15,7 @@ from mixlab.scales import scale
 __all__ = [
     "ERM",
     "CutMix",
+    "InfiniteClass",
     "LabelSmoothing",
     "ManifoldMixup",
     "Method",
@@ -24,6 +26,7 @@ __all__ = [
     "Split",
     "Weights",
     "draw_lambda",
+    "infinite_class_loss",
     "join",
     "one_hot",
     "scale",
