@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 
 from mixlab.companions import CutMix, ManifoldMixup, RegMixup, Remix
 from mixlab.infinite import InfiniteClass, infinite_class_loss
+from mixlab.lamix import LaMix, lamix_loss
 from mixlab.mixup import ERM, LabelSmoothing, Method, Mixup, draw_lambda, soft_cross_entropy
 from mixlab.plans import Pairs, Split, Weights, join, one_hot, soft_labels
 from mixlab.scales import scale
@@ -16,6 +17,7 @@ __all__ = [
     "ERM",
     "CutMix",
     "InfiniteClass",
+    "LaMix",
     "LabelSmoothing",
     "ManifoldMixup",
     "Method",
@@ -28,6 +30,7 @@ __all__ = [
     "draw_lambda",
     "infinite_class_loss",
     "join",
+    "lamix_loss",
     "one_hot",
     "scale",
     "soft_cross_entropy",

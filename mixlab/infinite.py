@@ -29,9 +29,8 @@ class InfiniteClass(Around):
 
     axes: "class", "pair" or "both", the sum of the two. At the start both together are near 2 log n, not log c, and the
     loss depends on the batch: n = 1 has nothing to tell apart and costs nothing. One lam for the whole batch makes many
-    of its classifiers equal; per_sample=True in the method inside has them differ. Equal ones have equal scores, so that
-    spreading the target over them would change neither loss nor gradient; what they cannot be told apart by is a floor
-    under the loss.
+    of its classifiers equal, which puts a floor under the loss; per_sample=True in the method inside has them differ.
+    Spreading the target over equal ones is no remedy: their scores are equal too, so neither loss nor gradient changes.
     """
 
     usual: ClassVar[dict] = {"method": Mixup(1.0, per_sample=True)}

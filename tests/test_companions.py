@@ -170,6 +170,7 @@ def test_mixing_after_a_lone_convolution_is_mixing_images_and_later_is_not():
     net = build("quick_resnet", 3, seed=0)
     logits = [ManifoldMixup(Mixup(1.0, rng=7), stages=(place,)).answers(net, x, labels)[1] for place in (0, 1, 2)]
     assert (logits[0] - logits[1]).abs().max() < 1e-4 < 1e-3 < (logits[0] - logits[2]).abs().max()
+    assert ManifoldMixup(Mixup(1.0)).stages == (0, 2)
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3, 4, 5])
