@@ -11,6 +11,7 @@ from mixlab.infinite import InfiniteClass, infinite_class_loss
 from mixlab.lamix import LaMix, lamix_loss
 from mixlab.mixup import ERM, LabelSmoothing, Method, Mixup, draw_lambda, soft_cross_entropy
 from mixlab.plans import Pairs, Split, Weights, join, one_hot, soft_labels
+from mixlab.puzzlemix import PuzzleMix
 from mixlab.scales import scale
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Method",
     "Mixup",
     "Pairs",
+    "PuzzleMix",
     "RegMixup",
     "Remix",
     "Split",
