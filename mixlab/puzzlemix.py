@@ -27,10 +27,7 @@ from mixlab.infinite import no_autocast, wide
 from mixlab.mixup import Method, check_alpha, check_batch, draw_lambda
 from mixlab.plans import Pairs, Split, soft_labels
 
-BUDGET, FORBIDDEN = (
-    2**28,
-    2**29,
-)  # whole-number costs of one image in all, and of what must not be cut: int32 holds both
+BUDGET, FORBIDDEN = 2**28, 2**29  # costs in whole numbers: all of one image, and what must not be cut; sums fit int32
 
 
 class PuzzleMix(Method):
@@ -41,7 +38,7 @@ class PuzzleMix(Method):
     mask. eta: how much the mask should keep to lam. transport: move blocks; move_cost: what a move across the image
     costs, in shares of saliency.
 
-    The saliency is taken in evaluation mode, as the released code does without its clean-loss term: BatchNorm statistics
+    The saliency is taken in evaluation mode, as in the released code without its clean-loss term: BatchNorm statistics
     move once a step, in the pass that trains. Cut and assignment run on the CPU and wait for the saliency.
     """
 
@@ -194,9 +191,8 @@ def transport(share: Tensor, shown: Tensor, move_cost: float) -> Tensor:
     at = np.stack(np.divmod(np.arange(count**2), count), 1) / max(1, count - 1)
     distance = ((at[:, None] - at[None]) ** 2).sum(-1)
     source = np.tile(np.arange(count**2), (len(share), 1))
-    for row, worth, visible in zip(
-        source, _shares(share).reshape(len(share), -1), shown.flatten(1).numpy(), strict=True
-    ):
+    worths = _shares(share).reshape(len(share), -1)
+    for row, worth, visible in zip(source, worths, shown.flatten(1).numpy(), strict=True):
         (places,) = np.nonzero(visible > 0)
         row[places] = linear_sum_assignment(move_cost * distance[places] - worth)[1]
     return torch.from_numpy(source)

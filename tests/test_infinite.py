@@ -17,6 +17,7 @@ from mixlab import (
     Pairs,
     RegMixup,
     Remix,
+    Split,
     infinite_class_loss,
     one_hot,
 )
@@ -136,6 +137,20 @@ def test_the_fast_path_is_taken_where_it_is_right_and_nowhere_else(monkeypatch):
             calls.clear()
             build_method(expression, seed=0).loss(net, x, labels)
             assert len(calls) == expected, expression
+
+
+def test_the_fast_path_goes_by_the_weights_of_the_labels():
+    class Two(Mixup):
+        """Inputs mixed with one weight, labels with another."""
+
+        def draw(self, x, labels):
+            plan = super().draw(x, labels)
+            return Split(plan, Pairs(plan.partner, plan.lam**2))
+
+    x, labels = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
+    net = nn.Linear(5, 3)
+    fast, plain = (InfiniteClass(Two(1.0, rng=0)).loss(net, x, given) for given in (labels, one_hot(labels, 3)))
+    assert torch.allclose(fast, plain, atol=1e-6)
 
 
 def test_infinite_class_loss_by_hand_from_the_mix():

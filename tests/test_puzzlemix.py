@@ -1,4 +1,4 @@
-"""PuzzleMix: the cut against brute force, the assignment against all permutations, saliency, and what is shown where."""
+"""PuzzleMix: the cut against brute force, the assignment against all permutations, saliency, what is shown where."""
 
 from itertools import permutations, product
 
@@ -289,22 +289,17 @@ def test_it_goes_with_every_scoring(scoring, channels):
     expression = scoring.format("PuzzleMix(1.0, blocks=(2, 4))")
     method, net = build_method(expression, seed=0), build("quick_resnet", 4, in_channels=channels, seed=0)
     assert describe(build_method(describe(method), seed=0)) == describe(method)
-    method.loss(net, x, labels)
-    state = method.state_dict()
     loss = method.loss(net, x, labels)
     loss.backward()
     assert loss.isfinite()
-    assert all(p.grad.isfinite().all() and p.grad.any() for name, p in net.named_parameters())
-    weights = {key: value.clone() for key, value in net.state_dict().items()}
+    for name, parameter in net.named_parameters():
+        assert parameter.grad.isfinite().all() and parameter.grad.any(), name
+    state, weights = method.state_dict(), {key: value.clone() for key, value in net.state_dict().items()}
     expected = method.loss(net, x, labels).item()
     net.load_state_dict(weights)
     again = build_method(expression, seed=7)
     again.load_state_dict(state)
-    again.rng  # noqa: B018
-    for part, other in zip(method.modules(), again.modules(), strict=True):
-        assert type(part) is type(other)
-    again.plan_for(net, x, labels)
-    assert again.loss(net, x, labels).item() == pytest.approx(expected, abs=1e-6)
+    assert again.loss(net, x, labels).item() == expected
 
 
 def test_what_it_cannot_do_is_refused_by_name():
