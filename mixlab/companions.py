@@ -66,8 +66,9 @@ class Boxes(Split):
     """
 
     def __init__(self, partner: Tensor, box: tuple, height: int, width: int):
-        kept = kept_area(box, height, width)
-        lam = float(kept) if np.ndim(kept) == 0 else torch.from_numpy(kept).float().to(partner.device)
+        lam = kept_area(box, height, width)
+        if np.ndim(lam):
+            lam = torch.from_numpy(lam).float().to(partner.device, non_blocking=True)
         super().__init__(None, Pairs.unchecked(partner, lam))
         self.box, self.size = box, (height, width)
 
@@ -175,20 +176,29 @@ class Remix(Method):
         x'_i = lam_i x_i + (1 - lam_i) x_pi(i),   y'_i = lam_y y_i + (1 - lam_y) y_pi(i),   lam_y by `remix_lambda`
 
     lam_i ~ Beta(alpha, alpha), one for every row. counts: how many images each class has in the training set (not in
-    the batch); with equal ones Remix is mixup. kappa > 1: classes are unequal if one has kappa times as many. tau in
-    [0, 1]: a label is given away only where its own weight is below it.
+    the batch), or None to have `prepare` count them; with equal ones Remix is mixup. kappa > 1: classes are unequal if
+    one has kappa times as many. tau in [0, 1]: a label is given away only where its own weight is below it.
     """
 
-    usual: ClassVar[dict] = {"alpha": 1.0, "counts": (1,) * 10}
+    usual: ClassVar[dict] = {"alpha": 1.0}
 
-    def __init__(self, alpha: float, counts: Sequence[int], kappa: float = 3.0, tau: float = 0.5, rng=None):
+    def __init__(
+        self, alpha: float, counts: Sequence[int] | None = None, kappa: float = 3.0, tau: float = 0.5, rng=None
+    ):
         super().__init__(rng)
-        self.alpha, self.counts = check_alpha(alpha), tuple(counts)
+        self.alpha, self.counts = check_alpha(alpha), counts if counts is None else tuple(counts)
         self.kappa, self.tau = _check_remix(kappa, tau)
-        if not self.counts or not all(math.isfinite(count) and count >= 0 for count in self.counts):
+        if counts is not None and not (self.counts and all(math.isfinite(n) and n >= 0 for n in self.counts)):
             raise ValueError(f"counts must be one number >= 0 for every class, not {counts}")
-        sizes = torch.tensor(self.counts, dtype=torch.float64)  # a buffer, so that it moves to the device
-        self.register_buffer("_sizes", sizes, persistent=False)
+        sizes = None if counts is None else torch.tensor(self.counts, dtype=torch.float64)
+        self.register_buffer("_sizes", sizes, persistent=False)  # a buffer, so that it moves to the device
+
+    def prepare(self, model, labels=None):
+        classes = getattr(getattr(model, "head", None), "out_features", None)
+        if self.counts is None and labels is not None:
+            self._sizes = torch.bincount(labels, minlength=classes or 0).double()
+        elif self.counts is not None and classes not in (None, len(self.counts)):
+            raise ValueError(f"counts are of {len(self.counts)} classes, the model has {classes}")
 
     def draw(self, x, labels):
         check_batch(x, labels)
@@ -199,16 +209,13 @@ class Remix(Method):
         lam_y = remix_lambda(lam, sizes, sizes[partner], self.kappa, self.tau)
         return Split(Pairs.unchecked(partner, lam), Pairs.unchecked(partner, lam_y))
 
-    def targets(self, plan, labels, num_classes):
-        if num_classes != len(self.counts):
-            raise ValueError(f"counts are of {len(self.counts)} classes, the model has {num_classes}")
-        return super().targets(plan, labels, num_classes)
-
     def _check_labels(self, labels: Tensor) -> None:
+        if self._sizes is None:
+            raise ValueError("counts are unknown: give them, or call prepare(model, labels of the training set)")
         if labels.dim() != 1 or labels.is_floating_point():
             raise ValueError(f"labels must be class indices (n,), not {labels.dtype} {tuple(labels.shape)}")
-        if labels.is_cpu and not 0 <= labels.min() <= labels.max() < len(self.counts):
-            classes = len(self.counts)
+        classes = len(self._sizes)
+        if labels.is_cpu and not 0 <= labels.min() <= labels.max() < classes:
             raise ValueError(f"labels must lie in 0..{classes - 1}, as counts have {classes}; found {labels.max()}")
 
     def extra_repr(self) -> str:

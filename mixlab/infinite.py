@@ -83,6 +83,7 @@ def pair_scores(scores: Tensor, labels: Tensor, pairs: Pairs) -> Tensor:
     """
     if labels.is_cpu and not 0 <= labels.min() <= labels.max() < scores.shape[1]:
         raise ValueError(f"labels must lie in 0..{scores.shape[1] - 1}, found {labels.min()} to {labels.max()}")
+    labels = labels.long()
     by_class = wide(scores).T.contiguous()  # rows are gathered faster than columns
     own, partner = by_class.index_select(0, labels), by_class.index_select(0, labels.index_select(0, pairs.partner))
     lam = pairs.lam if isinstance(pairs.lam, float) else pairs.lam.to(own.dtype)[:, None]

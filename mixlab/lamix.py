@@ -50,9 +50,9 @@ class LaMix(Method):
         self.soft_head: nn.Linear | None = None
         self.steps = 0
 
-    def prepare(self, model):
+    def prepare(self, model, labels=None):
         """Draw the soft head, as PyTorch draws a linear layer; a second call for the same size keeps it."""
-        self.mixing.prepare(model)
+        self.mixing.prepare(model, labels)
         head = _head(model)
         if self.soft_head is not None and self.soft_head.weight.shape == head.weight.shape:
             return

@@ -29,8 +29,9 @@ class Method(nn.Module):
         super().__init__()
         self.rng = np.random.default_rng(rng)
 
-    def prepare(self, model) -> None:
-        """Called once before the optimiser is made; a method with weights of its own makes them to the model's size."""
+    def prepare(self, model, labels: Tensor | None = None) -> None:
+        """Called before the optimiser is made: for weights of the method's own, which must fit the model, and for what
+        it has to know of the training set. labels (n,): those of the whole training set."""
 
     def draw(self, x: Tensor, labels: Tensor) -> Pairs:
         """Who with whom, and how much: a plan for this batch, on its device."""
@@ -113,8 +114,8 @@ class Around(Method):
         super().__init__(rng)
         self.method = method
 
-    def prepare(self, model):
-        self.method.prepare(model)
+    def prepare(self, model, labels=None):
+        self.method.prepare(model, labels)
 
     def draw(self, x, labels):
         return self.method.draw(x, labels)

@@ -42,7 +42,8 @@ def rows(paper: str, table: str | None = None) -> list[dict]:
 def same_method(row: dict) -> tuple[str, dict]:
     """A printed method in the words of the module: the class name and the parameters that tell its runs apart."""
     method, params = row["method"], {k: v for k, v in row["params"].items() if k not in ("xi", "column")}
-    params = {k: v for k, v in params.items() if (k, v) not in (("fraction", 1.0), ("batch_size", 128))}  # the usual
+    if row.get("paper") == "infinite":  # names the whole set and its recipe's batch size where it varies them
+        params = {k: v for k, v in params.items() if (k, v) not in (("fraction", 1.0), ("batch_size", 128))}
     if method == "ERM":
         return "ERM", {k: v for k, v in params.items() if k != "batch_size"}
     if method == "mixup":  # LaMix draws lambda uniformly for every mixing method, which is alpha = 1

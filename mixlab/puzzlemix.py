@@ -233,7 +233,7 @@ def _graph(unary: np.ndarray, weight: float) -> tuple[np.ndarray, ...]:
     nodes = 2 + np.arange(n * height * width * m).reshape(n, height, width, m)
     ends = np.zeros((n, height, width, 1), dtype=nodes.dtype)
     links = [(np.concatenate([ends, nodes], -1), np.concatenate([nodes, ends + 1], -1), unary)]
-    links += [(nodes[..., 1:], nodes[..., :-1], np.full((n, height, width, m - 1), np.inf))]
+    links += [(nodes[..., 1:], nodes[..., :-1], np.full((n, height, width, m - 1), np.inf))]  # one cut for each chain
     for one, other in ((nodes[:, 1:], nodes[:, :-1]), (nodes[:, :, 1:], nodes[:, :, :-1])):
         for tail, head in ((one, other), (other, one)):
             for k in range(m):

@@ -35,7 +35,7 @@ class Training:
 
     def __init__(self, data, model: nn.Module, method: Method, recipe: Recipe, seed: int = 0, device: str = "cpu"):
         self.data, self.recipe, self.device = data, recipe, torch.device(device)
-        method.prepare(model)
+        method.prepare(model, data.train_y)
         layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
         self.model, self.method = model.to(self.device, memory_format=layout), method.to(self.device)
         parameters = [*model.parameters(), *method.parameters()]

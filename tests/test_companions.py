@@ -315,6 +315,17 @@ def test_remix_becomes_mixup(parameters):
     assert not torch.allclose(Remix(1.0, [90, 9, 30], rng=5).loss(net, x, labels), by_hand, atol=1e-6)
 
 
+def test_remix_counts_the_training_set_if_it_is_not_told():
+    x, labels = images(12)
+    train_y = torch.tensor([0] * 90 + [1] * 9 + [2] * 30)
+    told, counting = Remix(1.0, [90, 9, 30, 0], rng=0), LabelSmoothing(0.0, Remix(1.0, rng=0))
+    counting.prepare(build("quick_resnet", 4), train_y)
+    assert torch.equal(told.draw(x, labels).label_plan.lam, counting.draw(x, labels).label_plan.lam)
+    assert describe(counting.method) == "Remix(alpha=1.0)"
+    told.prepare(build("quick_resnet", 4), train_y)
+    assert torch.equal(told._sizes, counting.method._sizes)
+
+
 def test_remix_refuses_what_makes_no_sense():
     x, labels = images()
     for name, parameters in {
@@ -328,7 +339,9 @@ def test_remix_refuses_what_makes_no_sense():
     with pytest.raises(ValueError, match=r"labels must lie in 0\.\.1"):
         Remix(1.0, [5, 5]).loss(flat_net(x), x, labels)
     with pytest.raises(ValueError, match="counts are of 4 classes, the model has 3"):
-        Remix(1.0, [5, 5, 5, 5]).loss(flat_net(x), x, labels)
+        Remix(1.0, [5, 5, 5, 5]).prepare(build("quick_resnet", 3))
+    with pytest.raises(ValueError, match=r"counts are unknown: give them, or call prepare"):
+        Remix(1.0).loss(flat_net(x), x, labels)
     with pytest.raises(ValueError, match="labels must be class indices"):
         Remix(1.0, [5, 5, 5]).draw(x, one_hot(labels, 3))
 
@@ -384,7 +397,7 @@ def test_usual_methods_have_one_spelling_and_take_a_batch_of_one(expression):
     assert describe(method) == expression and type(method).__name__ in repr(method)
     x, labels = images(1, height=16, width=16)
     net = build("quick_resnet", 10, seed=0)
-    method.prepare(net)
+    method.prepare(net, labels)
     assert method.loss(net, x, labels).isfinite()
     state = copy.deepcopy(method.state_dict())
     method.load_state_dict(state)
@@ -407,13 +420,13 @@ def test_end_of_epoch_and_preparation_reach_the_innermost_method():
         def end_epoch(self):
             calls.append("epoch")
 
-        def prepare(self, model):
-            calls.append(model)
+        def prepare(self, model, labels=None):
+            calls.append((model, labels))
 
     method = LabelSmoothing(0.1, ManifoldMixup(Noting(1.0)))
-    method.prepare("model")
+    method.prepare("model", "labels")
     method.end_epoch()
-    assert calls == ["model", "epoch"]
+    assert calls == [("model", "labels"), "epoch"]
 
 
 def test_a_split_plan_moves_whole():

@@ -68,7 +68,7 @@ def test_masks_are_neither_all_alike_nor_trivial():
 
 
 def test_the_cut_itself_on_costs_drawn_at_random():
-    unary = np.random.default_rng(0).random((3, 2, 3, 3))
+    unary = np.random.default_rng(0).random((3, 2, 3, 3)) - 0.5
     for i, labels in enumerate(minimum_cut(unary, 0.1)):
         best = min(
             sum(unary[i].reshape(6, 3)[b, t] for b, t in enumerate(chosen))
