@@ -119,12 +119,19 @@ def test_swapping_the_images_turns_the_mask_round():
     assert torch.equal(puzzle_mask(own, partner, 0.3), 1 - puzzle_mask(partner, own, 0.7))
 
 
-@pytest.mark.parametrize("value", [0.0, float("nan")])
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
 def test_without_any_saliency_masks_and_moves_are_still_sound(value):
     nothing = torch.full((3, 4, 4), value)
     mask = puzzle_mask(nothing, nothing, 0.5)
     assert mask.isfinite().all()
     assert torch.equal(transport(nothing, mask, 0.8), torch.arange(16).expand(3, 16)), "each block stays"
+
+
+def test_an_image_without_saliency_counts_as_equally_salient_everywhere():
+    partner = torch.zeros(1, 4, 4)
+    partner[0, 1, 2] = 1.0
+    mask = puzzle_mask(torch.zeros(1, 4, 4), partner, 0.5, beta=0.0, eta=0.0)
+    assert torch.equal(mask, 1 - partner)
 
 
 # --- transport -------------------------------------------------------------------------------------------------------
