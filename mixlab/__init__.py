@@ -6,21 +6,35 @@ What needs matplotlib, scipy, torchvision or Jupyter is imported by name (`from 
 
 __version__ = "0.1.0"
 
+from mixlab.companions import CutMix, ManifoldMixup, RegMixup, Remix
+from mixlab.infinite import InfiniteClass, infinite_class_loss
 from mixlab.kmixup import KMixup
+from mixlab.lamix import LaMix, lamix_loss
 from mixlab.mixup import ERM, LabelSmoothing, Method, Mixup, draw_lambda, soft_cross_entropy
-from mixlab.plans import Pairs, Weights, join, one_hot, soft_labels
+from mixlab.plans import Pairs, Split, Weights, join, one_hot, soft_labels
+from mixlab.puzzlemix import PuzzleMix
 from mixlab.scales import scale
 
 __all__ = [
     "ERM",
+    "CutMix",
+    "InfiniteClass",
     "KMixup",
+    "LaMix",
     "LabelSmoothing",
+    "ManifoldMixup",
     "Method",
     "Mixup",
     "Pairs",
+    "PuzzleMix",
+    "RegMixup",
+    "Remix",
+    "Split",
     "Weights",
     "draw_lambda",
+    "infinite_class_loss",
     "join",
+    "lamix_loss",
     "one_hot",
     "scale",
     "soft_cross_entropy",

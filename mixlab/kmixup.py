@@ -41,7 +41,7 @@ class KMixup(Method):
         _check(k, cost)
         self.alpha, self.k, self.cost, self.per_sample = check_alpha(alpha), k, cost, per_sample
         self._largest = 0  # the batch size so far: tells a short last batch from a k that is too large
-        self._pending: list[tuple] = []  # batches that `ahead` has begun, oldest first
+        self._pending: list[tuple] = []  # what `ahead` has begun: this batch and the next, at most
 
     def draw(self, x, labels, other: Tensor | None = None):
         """A plan for x; with `other`, a second batch of the same length, partner points into that one."""
@@ -49,14 +49,14 @@ class KMixup(Method):
         if other is not None:
             lam = draw_lambda(self.rng, self.alpha, len(x) if self.per_sample else None)
             return Pairs.unchecked(match(x, other, self.k, self.cost), lam).to(x.device)
-        if not self._pending or self._pending[0][0] is not x:
-            self._pending = [(x, _start([self], x[None]))]
-        return self._pending.pop(0)[1]()[0]
+        begun = next((plans for batch, plans in self._pending if batch is x), None) or _start([self], x[None])
+        self._pending = [entry for entry in self._pending if entry[0] is not x]
+        return begun()[0]
 
     def ahead(self, x):
         """Draw for x and send its costs on their way, so that they wait for the host and not the host for them."""
         check_batch(x, x)
-        self._pending.append((x, _start([self], x[None])))
+        self._pending = [*self._pending[-1:], (x, _start([self], x[None]))]
 
     @staticmethod
     def draw_many(methods, x, labels):

@@ -1,7 +1,7 @@
 """mixup (Zhang et al., 2018) and the ground every other method stands on.
 
 A method answers three questions: who mixes with whom and how much (`draw`, the only random part), what the targets
-are (`targets`), and how the network is scored (`loss`). ERM, mixup and label smoothing are the three smallest answers.
+are (`targets`), and how the network is scored (`score`). ERM, mixup and label smoothing are the three smallest answers.
 """
 
 import json
@@ -29,6 +29,10 @@ class Method(nn.Module):
         super().__init__()
         self.rng = np.random.default_rng(rng)
 
+    def prepare(self, model, labels: Tensor | None = None) -> None:
+        """Called before the optimiser is made: for weights of the method's own, which must fit the model, and for what
+        it has to know of the training set. labels (n,): those of the whole training set."""
+
     def draw(self, x: Tensor, labels: Tensor) -> Pairs:
         """Who with whom, and how much: a plan for this batch, on its device."""
         raise NotImplementedError(f"{type(self).__name__} does not say how a plan is drawn")
@@ -38,15 +42,27 @@ class Method(nn.Module):
         """A plan for each of m methods of one class, for its batch of x (m, n, …), together where that is faster."""
         return [method.draw(*batch) for method, *batch in zip(methods, x, labels, strict=True)]
 
+    def plan_for(self, model, x: Tensor, labels: Tensor):
+        """The plan that `loss` uses; a method that must ask the model first overrides this in place of `draw`."""
+        return self.draw(x, labels)
+
+    def answers(self, model, x: Tensor, labels: Tensor) -> tuple:
+        """Draw and apply: the plan, and the model's logits (n, c) on the mix."""
+        plan = self.plan_for(model, x, labels)
+        return plan, model(plan.mix(x))
+
     def targets(self, plan, labels: Tensor, num_classes: int) -> Tensor:
         """labels (n,) class indices or (n, c) soft -> what the network should answer on plan.mix(x), (n, c)."""
-        return plan.mix(soft_labels(labels, num_classes))  # checked there, so mix_labels need not check again
+        return plan.label_plan.mix(soft_labels(labels, num_classes))  # checked there: mix_labels would check again
+
+    def score(self, logits: Tensor, plan, labels: Tensor) -> Tensor:
+        """The loss of logits (n, c) on the mix: a scalar to call backward() on."""
+        return soft_cross_entropy(logits, self.targets(plan, labels, logits.shape[1]))
 
     def loss(self, model, x: Tensor, labels: Tensor) -> Tensor:
         """Draw, apply, score: a scalar to call backward() on."""
-        plan = self.draw(x, labels)
-        logits = model(plan.mix(x))
-        return soft_cross_entropy(logits, self.targets(plan, labels, logits.shape[1]))
+        plan, logits = self.answers(model, x, labels)
+        return self.score(logits, plan, labels)
 
     def ahead(self, x: Tensor) -> None:
         """Called by the training loop with the batch after the one it is about to train on: k-mixup starts on it."""
@@ -71,10 +87,8 @@ class ERM(Method):
         check_batch(x, labels)
         return Pairs.unchecked(torch.arange(len(x), device=x.device), 1.0)
 
-    def loss(self, model, x, labels):
-        check_batch(x, labels)
-        logits = model(x)  # the same as mixing with W = I, less a copy
-        return soft_cross_entropy(logits, soft_labels(labels, logits.shape[1]))
+    def answers(self, model, x, labels):
+        return self.draw(x, labels), model(x)  # the same as mixing with W = I, less a copy
 
 
 class Mixup(Method):
@@ -104,7 +118,33 @@ class Mixup(Method):
         return f"alpha={self.alpha}" + ", per_sample=True" * self.per_sample
 
 
-class LabelSmoothing(Method):
+class Around(Method):
+    """A method around another one: what it does not answer itself, the inner one answers."""
+
+    def __init__(self, method: Method, rng=None):
+        super().__init__(rng)
+        self.method = method
+
+    def prepare(self, model, labels=None):
+        self.method.prepare(model, labels)
+
+    def draw(self, x, labels):
+        return self.method.draw(x, labels)
+
+    def plan_for(self, model, x, labels):
+        return self.method.plan_for(model, x, labels)
+
+    def answers(self, model, x, labels):
+        return self.method.answers(model, x, labels)
+
+    def targets(self, plan, labels, num_classes):
+        return self.method.targets(plan, labels, num_classes)
+
+    def end_epoch(self):
+        self.method.end_epoch()
+
+
+class LabelSmoothing(Around):
     """Label smoothing: y' = (1 - eps) y + eps / c, on top of any method that is scored by cross-entropy.
 
     The rows of W sum to one, so it makes no difference whether labels are smoothed before or after they are mixed.
@@ -113,23 +153,15 @@ class LabelSmoothing(Method):
     usual: ClassVar[dict] = {"eps": 0.1}
 
     def __init__(self, eps: float, method: Method | None = None):
-        super().__init__()
+        super().__init__(ERM() if method is None else method)
         if not 0 <= eps <= 1:
             raise ValueError(f"eps must lie in [0, 1], not {eps}")
-        method = ERM() if method is None else method
-        if not scored_by_cross_entropy(method):
+        if not scored_by_targets(self.method):
             raise ValueError(f"method {type(method).__name__} has a loss of its own: smooth inside it instead")
         self.eps = eps
-        self.method = method
-
-    def draw(self, x, labels):
-        return self.method.draw(x, labels)
 
     def targets(self, plan, labels, num_classes):
         return (1 - self.eps) * self.method.targets(plan, labels, num_classes) + self.eps / num_classes
-
-    def end_epoch(self):
-        self.method.end_epoch()
 
     def extra_repr(self) -> str:
         return f"eps={self.eps}"
@@ -170,6 +202,28 @@ def check_batch(x: Tensor, labels: Tensor) -> None:
         raise ValueError(f"labels {tuple(labels.shape)} and x {tuple(x.shape)} must have the same length")
 
 
+def scored_by_targets(method: Method) -> bool:
+    """Is the loss cross-entropy against the method's targets, whatever is mixed and wherever in the network?"""
+    return type(method).loss is Method.loss and type(method).score is Method.score
+
+
 def scored_by_cross_entropy(method: Method) -> bool:
     """Is the loss the plain one: cross-entropy between model(plan.mix(x)) and the method's targets?"""
-    return type(method).loss in (Method.loss, ERM.loss)
+    return scored_by_targets(method) and mixes_inputs(method) and draws_alone(method)
+
+
+def mixes_inputs(method: Method) -> bool:
+    """Does the model see plan.mix(x) and nothing else, once?"""
+    return _as_usual(method, "answers")
+
+
+def draws_alone(method: Method) -> bool:
+    """Does the plan come from x and labels alone, without asking the model?"""
+    return _as_usual(method, "plan_for")
+
+
+def _as_usual(method: Method, hook: str) -> bool:
+    own = getattr(type(method), hook)
+    if own is getattr(Around, hook):
+        return _as_usual(method.method, hook)
+    return own in (getattr(Method, hook), getattr(ERM, hook))

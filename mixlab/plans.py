@@ -1,13 +1,18 @@
 """What a mix is: a row-stochastic matrix W, with x' = W x for the inputs and y' = W y for the labels.
 
 A plan holds W and nothing random happens here: whoever draws it (a method in floor 2) or types it in by hand gets
-the same arithmetic. Two forms are enough for every method of the course:
+the same arithmetic. Two forms are enough for most methods of the course:
 
     Pairs(partner, lam)   x'_i = lam_i x_i + (1 - lam_i) x_partner(i)    W = diag(lam) + diag(1 - lam) P
     Weights(matrix)       x'_i = sum_j W_ij x_j                          any W
 
+A third, Split, is for methods that do one thing to the inputs and another to the labels. Every plan says in
+`label_plan` what happens to the labels.
+
 lam always belongs to the row's *own* sample and 1 - lam to its partner.
 """
+
+from copy import copy
 
 import numpy as np
 import torch
@@ -37,6 +42,11 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.partner)
+
+    @property
+    def label_plan(self) -> "Pairs":
+        """What the labels follow: the same weights."""
+        return self
 
     def to(self, device) -> "Pairs":
         """The same plan on another device."""
@@ -94,6 +104,11 @@ class Weights:
     def __len__(self) -> int:
         return len(self._matrix)
 
+    @property
+    def label_plan(self) -> "Weights":
+        """What the labels follow: the same weights."""
+        return self
+
     def to(self, device) -> "Weights":
         """The same plan on another device."""
         moved = object.__new__(type(self))
@@ -119,6 +134,46 @@ class Weights:
 
     def __repr__(self) -> str:
         return f"Weights(n={len(self)})"
+
+
+class Split:
+    """Pairs whose labels are mixed with another weight than the inputs: inputs and labels, each by its own plan.
+
+    A method whose inputs are cut and pasted, not averaged, derives from it and says in `mix` what happens to them.
+    """
+
+    def __init__(self, inputs: Pairs, label_plan: Pairs):
+        self.inputs, self.label_plan = inputs, label_plan
+
+    @property
+    def partner(self) -> Tensor:
+        """(n,) who row i is mixed with."""
+        return self.label_plan.partner
+
+    def __len__(self) -> int:
+        return len(self.label_plan)
+
+    def to(self, device) -> "Split":
+        """The same plan on another device."""
+        moved = copy(self)
+        moved.inputs = self.inputs and self.inputs.to(device)
+        moved.label_plan = self.label_plan.to(device)
+        return moved
+
+    def mix(self, x: Tensor) -> Tensor:
+        """x (n, …) -> a new tensor of the same shape, type and memory layout."""
+        return self.inputs.mix(x)
+
+    def mix_labels(self, y: Tensor) -> Tensor:
+        """y (n, c) soft labels -> (n, c) soft labels, at least float32."""
+        return self.label_plan.mix_labels(y)
+
+    def matrix(self) -> Tensor:
+        """W (n, n) of the labels, float64 on the CPU."""
+        return self.label_plan.matrix()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(labels by {self.label_plan})"
 
 
 def join(plans: list[Pairs]) -> Pairs:

@@ -36,6 +36,7 @@ class Training:
 
     def __init__(self, data, model, method: Method, recipe: Recipe, seed: int = 0, device="cpu", compile: bool = False):
         self.data, self.recipe, self.device = data, recipe, torch.device(device)
+        method.prepare(model, data.train_y)
         layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
         self.model, self.method = model.to(self.device, memory_format=layout), method.to(self.device)
         self.network = torch.compile(self.model) if compile else self.model  # one set of weights, two ways to run

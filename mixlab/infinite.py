@@ -1,0 +1,113 @@
+"""Infinite Class Mixup (Mensink & Mettes, 2023): mix the classifiers, not the probabilities.
+
+Every mixed image gets a class of its own, whose classifier is the mix of two columns of the last layer's weights. With
+S (n, c) the scores of the mixed images and Y (n, c) the mixed labels, the scores of all images against all classifiers
+of the batch are
+
+    S~ = S Y^T,      S~_ij = sum_c S_ic y_jc      image i against classifier j,
+
+and image i belongs to classifier i: cross-entropy with the target i over the rows of S~ (image i picks its classifier
+among n, the class axis) and over its columns (classifier i picks its image among n, the pair axis).
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixlab.mixup import Around, Method, Mixup, scored_by_targets
+from mixlab.plans import Pairs
+
+AXES = ("class", "pair", "both")
+
+
+class InfiniteClass(Around):
+    """Infinite Class Mixup around any method that mixes: IC-Mixup, IC-RegMixup, IC-Remix, …
+
+        InfiniteClass(Mixup(0.2))    RegMixup(InfiniteClass(Mixup(20)))    InfiniteClass(Remix(0.2, counts))
+
+    axes: "class", "pair" or "both", the sum of the two. At the start both together are near 2 log n, not log c, and the
+    loss depends on the batch: n = 1 has nothing to tell apart and costs nothing. One lam for the whole batch makes many
+    of its classifiers equal, which puts a floor under the loss; per_sample=True in the method inside has them differ.
+    Spreading the target over equal ones is no remedy: their scores are equal too, so neither loss nor gradient changes.
+    """
+
+    usual: ClassVar[dict] = {"method": Mixup(1.0, per_sample=True)}
+
+    def __init__(self, method: Method, axes: str = "both", rng=None):
+        super().__init__(method, rng)
+        if not scored_by_targets(method):
+            name = type(method).__name__
+            raise ValueError(f"method {name} has a loss of its own: put it outside, as in {name}(InfiniteClass(…))")
+        self.axes = _check_axes(axes)
+
+    def score(self, logits, plan, labels):
+        pairs = plan.label_plan
+        if self._targets_are_pairs() and type(pairs) is Pairs and labels.dim() == 1:
+            return contrast(pair_scores(logits, labels, pairs), self.axes)
+        y = self.targets(plan, labels, logits.shape[1])
+        return infinite_class_loss(logits, y, self.axes)
+
+    def _targets_are_pairs(self) -> bool:
+        """Are the targets those of the plan and nothing more?"""
+        method = self.method
+        while isinstance(method, Around) and type(method).targets is Around.targets:
+            method = method.method
+        return type(method).targets is Method.targets
+
+    def extra_repr(self) -> str:
+        return f"axes={self.axes!r}"
+
+
+def infinite_class_loss(scores: Tensor, y: Tensor, axes: str = "both") -> Tensor:
+    """The loss of scores (n, c) of the mixed images with mixed labels y (n, c), of the form above: a scalar.
+
+        class axis  -(1/n) sum_i log softmax_j(S~_ij)_i        pair axis  -(1/n) sum_i log softmax_j(S~_ji)_i
+
+    "both" is their sum; its gradient is dL/dS = (1/n) ((P_c - I) + (P_p - I)) Y, with P_c the softmax of S~ over rows
+    and P_p over columns. A bias of the last layer adds b y_j to column j: it cancels on the pair axis.
+    """
+    if scores.shape != y.shape or scores.dim() != 2:
+        raise ValueError(f"scores {tuple(scores.shape)} and y {tuple(y.shape)} must have the same shape (n, c)")
+    with no_autocast(scores):  # a product in bfloat16 would move the loss by a thousandth
+        s = wide(scores)
+        s = s @ y.to(s.dtype).T
+    return contrast(s, axes)
+
+
+def pair_scores(scores: Tensor, labels: Tensor, pairs: Pairs) -> Tensor:
+    """S~ (n, n) for y = the labels' mix under `pairs`: two columns of the scores (n, c) and a lerp in place of S Y^T.
+
+    S~_ij = lam_j S_i,label(j) + (1 - lam_j) S_i,label(partner(j)).
+    """
+    if labels.is_cpu and not 0 <= labels.min() <= labels.max() < scores.shape[1]:
+        raise ValueError(f"labels must lie in 0..{scores.shape[1] - 1}, found {labels.min()} to {labels.max()}")
+    labels = labels.long()
+    by_class = wide(scores).T.contiguous()  # rows are gathered faster than columns
+    own, partner = by_class.index_select(0, labels), by_class.index_select(0, labels.index_select(0, pairs.partner))
+    lam = pairs.lam if isinstance(pairs.lam, float) else pairs.lam.to(own.dtype)[:, None]
+    return partner.lerp(own, lam).T
+
+
+def contrast(s: Tensor, axes: str = "both") -> Tensor:
+    """Cross-entropy of s (n, n) over its rows, its columns or both: row i belongs to column i."""
+    target = torch.arange(len(s), device=s.device)
+    sides = {"class": [s], "pair": [s.T], "both": [s, s.T]}[_check_axes(axes)]
+    return sum(F.cross_entropy(side, target) for side in sides)
+
+
+def wide(scores: Tensor) -> Tensor:
+    """Scores in float32 or better."""
+    return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+
+
+def no_autocast(x: Tensor):
+    """Arithmetic as it stands on the device of x, within an autocast region too."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def _check_axes(axes: str) -> str:
+    if axes not in AXES:
+        raise ValueError(f"axes must be one of {', '.join(AXES)}, not {axes!r}")
+    return axes

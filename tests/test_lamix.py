@@ -1,0 +1,255 @@
+"""LaMix: equations 6 to 11, who learns from what, alternation, state, and the soft head in training."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mixlab import (
+    ERM,
+    CutMix,
+    LabelSmoothing,
+    LaMix,
+    ManifoldMixup,
+    Method,
+    Mixup,
+    Pairs,
+    RegMixup,
+    Remix,
+    Weights,
+    lamix_loss,
+    one_hot,
+)
+from mixlab.data import load
+from mixlab.lamix import lamix_target
+from mixlab.models import build
+from mixlab.recipes import Recipe
+from mixlab.runs import build_method, describe
+from mixlab.training import Training
+
+
+def parts(n=5, width=3, c=4):
+    generator = torch.Generator().manual_seed(0)
+    r, head, soft_head = (
+        torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((n, width), (c, width), (c, width))
+    )
+    local = torch.rand(n, c, generator=generator, dtype=torch.float64)
+    return r, head, soft_head, local / local.sum(1, keepdim=True)
+
+
+def images(n=6, size=8):
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0)), torch.arange(n) % 3
+
+
+def prepared(net, **parameters):
+    method = build_method(describe(LaMix(**parameters)), seed=0)
+    method.prepare(net)
+    return method
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("biased", [False, True])
+def test_loss_is_its_equations(beta, biased):
+    """One number at a time."""
+    r, head, soft_head, local = parts()
+    b, b_soft = (torch.linspace(-1, 1, 4).double() * scale if biased else None for scale in (1, 3))
+    total = 0.0
+    for i in range(5):
+        z = [float(head[k] @ r[i]) + (float(b[k]) if biased else 0) for k in range(4)]
+        t = [float(soft_head[k] @ r[i]) + (float(b_soft[k]) if biased else 0) for k in range(4)]
+        answer = [math.exp(v) / sum(map(math.exp, z)) for v in z]
+        sigmoid = [1 / (1 + math.exp(-v)) for v in t]
+        p = [math.exp(v) / sum(map(math.exp, sigmoid)) for v in sigmoid]
+        target = [beta * float(local[i, k]) + (1 - beta) * p[k] for k in range(4)]
+        total -= sum(y * math.log(a) for y, a in zip(target, answer, strict=True)) / 5
+    loss = lamix_loss(r, head, soft_head, local, beta, bias=b, soft_bias=b_soft)
+    assert loss.item() == pytest.approx(total, abs=1e-12)
+
+
+def test_gradients_by_finite_differences():
+    r, head, soft_head, local = parts()
+    variables = tuple(part.requires_grad_() for part in (r, head, soft_head))
+    assert torch.autograd.gradcheck(lambda *v: lamix_loss(*v, local, 0.5), variables)
+
+
+def test_all_of_the_local_label_is_cross_entropy_and_the_soft_head_learns_nothing():
+    r, head, soft_head, local = parts()
+    loss = lamix_loss(r, head, soft_head.requires_grad_(), local, 1.0)
+    assert torch.allclose(loss, F.cross_entropy(r @ head.T, local))
+    loss.backward()
+    assert not soft_head.grad.any()
+
+
+def test_the_soft_head_learns_through_the_target_alone():
+    r, head, soft_head, local = parts()
+    soft_head.requires_grad_(), r.requires_grad_()
+    free, detached = lamix_loss(r, head, soft_head, local, 0.5), lamix_loss(r, head, soft_head, local, 0.5, True)
+    assert torch.equal(free, detached)
+    through = torch.autograd.grad(free, [soft_head, r])
+    assert through[0].any()
+    (of_answer,) = torch.autograd.grad(detached, r, retain_graph=True)
+    assert torch.autograd.grad(detached, soft_head, allow_unused=True) == (None,)
+    of_target = through[1] - of_answer
+    answer = (r @ head.T).log_softmax(1).detach()
+    p = (r @ soft_head.T).sigmoid().softmax(1)
+    assert torch.allclose(of_target, torch.autograd.grad(-(0.5 * p * answer).sum(1).mean(), r)[0])
+
+
+@pytest.mark.parametrize("c", [10, 100])
+def test_the_global_label_is_bounded(c):
+    """e / (e + c - 1): one sigmoid at 1, the others at 0."""
+    r, soft_head = torch.full((1, 1), 100.0), torch.full((c, 1), -1.0)
+    soft_head[0] = 1.0
+    p = lamix_target(r, soft_head, torch.full((1, c), 1 / c), 0.0)
+    assert p.max().item() == pytest.approx(math.e / (math.e + c - 1)) and p.sum().item() == pytest.approx(1)
+
+
+def test_batches_are_clean_and_mixed_in_turn_and_the_input_is_the_plain_average():
+    x, labels = images()
+    net = build("quick_resnet", 3, seed=0)
+    method, same, seen = prepared(net), prepared(net), []
+    net.stages[0].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    losses = [method.loss(net, x, labels).item() for _ in range(4)]
+    plans = [same.mixing.draw(x, labels) for _ in range(2)]
+    assert torch.equal(seen[0], x) and torch.equal(seen[2], x)
+    for step, plan in zip((1, 3), plans, strict=True):
+        assert torch.allclose(seen[step], 0.5 * (x + x[plan.partner]), atol=1e-6)
+        local = plan.mix_labels(one_hot(labels, 3))
+        weights = net.head.weight, method.soft_head.weight
+        biases = {"bias": net.head.bias, "soft_bias": method.soft_head.bias}
+        by_hand = lamix_loss(net.embed(seen[step]), *weights, local, 0.5, **biases)
+        assert losses[step] == pytest.approx(by_hand.item(), abs=1e-6)
+        assert len(set(plan.lam.tolist())) == 6, "a lam for every row"
+    by_hand = lamix_loss(net.embed(x), *weights, one_hot(labels, 3), 0.5, **biases)
+    assert losses[0] == pytest.approx(by_hand.item(), abs=1e-6)
+
+
+def test_at_beta_one_clean_batches_are_erm_and_mixed_ones_cross_entropy_of_the_average():
+    x, labels = images()
+    net = build("quick_resnet", 3, seed=0)
+    method, same = prepared(net, beta=1.0), prepared(net, beta=1.0)
+    assert torch.allclose(method.loss(net, x, labels), ERM().loss(net, x, labels), atol=1e-6)
+    plan = same.mixing.draw(x, labels)
+    average = Pairs(plan.partner, 0.5).mix(x)
+    expected = F.cross_entropy(net(average), plan.mix_labels(one_hot(labels, 3)))
+    assert torch.allclose(method.loss(net, x, labels), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lenet", "quick_resnet", "preact_resnet18", "densenet_121"])
+def test_the_soft_head_fits_every_network_and_number_of_classes(name):
+    net = build(name, 7, seed=0)
+    method = prepared(net)
+    assert method.soft_head.weight.shape == net.head.weight.shape and method.soft_head.bias.shape == (7,)
+    bound = net.head.in_features**-0.5
+    assert 0.9 * bound < method.soft_head.weight.abs().max() <= bound
+    kept = method.soft_head
+    method.prepare(net)
+    assert method.soft_head is kept
+    assert torch.equal(prepared(net).soft_head.weight, kept.weight), "drawn from the method's own generator"
+
+
+def test_preparing_neither_uses_nor_changes_the_global_random_state():
+    before = torch.get_rng_state()
+    prepared(build("quick_resnet", 3, seed=0))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_without_a_bias_in_the_head_there_is_none_in_the_soft_head():
+    net = build("quick_resnet", 3, seed=0)
+    net.head = torch.nn.Linear(128, 3, bias=False)
+    method = prepared(net)
+    assert method.soft_head.bias is None and method.loss(net, *images()).isfinite()
+
+
+MIXINGS = ["Mixup(1.0)", "Mixup(1.0, per_sample=True)", "CutMix(1.0)", "CutMix(1.0, per_sample=True)", "ERM()"]
+MIXINGS += ["Remix(1.0, [4, 3, 2, 1])", "LabelSmoothing(0.1, Mixup(1.0))"]
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_with_every_pairing_every_weight_learns_and_a_restart_goes_on_where_it_stopped(mixing):
+    x, labels = images(7)
+    net = build("quick_resnet", 4, seed=0)
+    method = build_method(f"LaMix(0.5, {mixing})", seed=0)
+    assert describe(build_method(describe(method), seed=0)) == describe(method)
+    method.prepare(net)
+    for _ in range(2):
+        net.zero_grad(), method.zero_grad()
+        loss = method.loss(net, x, labels)
+        loss.backward()
+        assert loss.isfinite()
+        for name, parameter in [*net.named_parameters(), *method.named_parameters()]:
+            assert parameter.grad.isfinite().all() and parameter.grad.any(), name
+    method.loss(net, x, labels)  # three steps done: the next is a mixed one
+    state = method.state_dict()
+    state = {key: value.clone() if torch.is_tensor(value) else value for key, value in state.items()}
+    of_net = {key: value.clone() for key, value in net.state_dict().items()}
+    expected = [method.loss(net, x, labels).item() for _ in range(3)]
+    other = build_method(f"LaMix(0.5, {mixing})", seed=9)
+    other.prepare(net)
+    other.load_state_dict(state)
+    net.load_state_dict(of_net)
+    assert [other.loss(net, x, labels).item() for _ in range(3)] == expected
+
+
+def test_the_label_weight_is_that_of_the_pairing_and_the_input_is_averaged_all_the_same():
+    x, labels = images()
+    for inner in (CutMix(1.0, rng=3), Remix(1.0, [9, 3, 1], rng=3)):
+        plan = LaMix(mixing=inner).draw(x, labels)
+        assert torch.allclose(plan.mix(x), 0.5 * (x + x[plan.partner]), atol=1e-6)
+        inner = type(inner)(1.0, **({"counts": [9, 3, 1]} if isinstance(inner, Remix) else {}), rng=3)
+        assert torch.equal(plan.mix_labels(one_hot(labels, 3)), inner.draw(x, labels).mix_labels(one_hot(labels, 3)))
+
+
+def test_the_training_loop_trains_the_soft_head_and_resumes_it(tmp_path):
+    data, recipe = load("shapes", n_train=60, n_test=30), Recipe(epochs=2, lr=0.05, batch_size=20, augment=True)
+
+    def start(seed):
+        return Training(data, build("lenet", 10, seed=0), build_method("LaMix()", seed), recipe, 0)
+
+    whole = start(0)
+    before = whole.method.soft_head.weight.clone()
+    whole.epoch()
+    assert not torch.equal(before, whole.method.soft_head.weight)
+    whole.save(tmp_path / "a.pt")
+    whole.epoch()
+    again = start(5)
+    assert again.resume(tmp_path / "a.pt")
+    again.epoch()
+    assert torch.equal(whole.method.soft_head.weight, again.method.soft_head.weight)
+    assert [line["loss"] for line in whole.curve] == [line["loss"] for line in again.curve]
+
+
+def test_bfloat16_features_are_scored_in_float32():
+    r, head, soft_head, local = (part.float() for part in parts())
+    half = r.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = lamix_loss(half, head, soft_head, local, 0.5)
+    assert loss.dtype == torch.float32 and torch.equal(loss, lamix_loss(half.float(), head, soft_head, local, 0.5))
+
+
+def test_what_lamix_cannot_do_is_refused_by_name():
+    class Rows(Method):
+        def draw(self, x, labels):
+            return Weights(torch.eye(len(x)))
+
+    x, labels = images()
+    net = build("quick_resnet", 3, seed=0)
+    with pytest.raises(ValueError, match=r"beta must lie in \[0, 1\]"):
+        LaMix(beta=1.5)
+    with pytest.raises(ValueError, match=r"call prepare\(model\) before the optimiser"):
+        LaMix().loss(net, x, labels)
+    with pytest.raises(ValueError, match=r"call prepare\(model\) before the optimiser"):
+        prepared(build("quick_resnet", 4, seed=0)).loss(net, x, labels)
+    with pytest.raises(ValueError, match="model Linear has no embed"):
+        LaMix().prepare(torch.nn.Linear(2, 2))
+    for inner in (RegMixup(Mixup(1.0)), ManifoldMixup(Mixup(1.0)), LaMix()):
+        with pytest.raises(ValueError, match=f"mixing {type(inner).__name__} does more than say who"):
+            LaMix(mixing=inner)
+    with pytest.raises(ValueError, match="mixing Rows gives no pairs"):
+        LaMix(mixing=Rows()).draw(x, labels)
+    for outer in (lambda m: LabelSmoothing(0.1, m), RegMixup, ManifoldMixup):
+        with pytest.raises(ValueError, match="LaMix"):
+            outer(LaMix())
+    with pytest.raises(ValueError, match="local labels"):
+        lamix_loss(*parts()[:3], torch.full((5, 3), 1 / 3), 0.5)
