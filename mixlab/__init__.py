@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 from mixlab.mixup import ERM, LabelSmoothing, Method, Mixup, draw_lambda, soft_cross_entropy
 from mixlab.plans import Pairs, Weights, join, one_hot, soft_labels
 from mixlab.scales import scale
+from mixlab.zeta import ZetaMixup
 
 __all__ = [
     "ERM",
@@ -17,6 +18,7 @@ __all__ = [
     "Mixup",
     "Pairs",
     "Weights",
+    "ZetaMixup",
     "draw_lambda",
     "join",
     "one_hot",
