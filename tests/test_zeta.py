@@ -173,6 +173,8 @@ def test_draws_do_not_depend_on_device_or_dtype(device, dtype):
     assert moved.mix(x.to(device)).device.type == device and here.get_extra_state() == there.get_extra_state()
     if device != "meta":
         assert torch.allclose(plan.matrix(), moved.matrix(), rtol=1e-6)
+        row_sums = moved.matrix().sum(1)
+        assert torch.allclose(row_sums, torch.ones(8).double(), atol=1e-14 if dtype == torch.float64 else 1e-6)
 
 
 def test_same_seed_same_plans_and_the_state_travels():
