@@ -14,6 +14,7 @@ from mixlab.mixup import ERM, LabelSmoothing, Method, Mixup, draw_lambda, soft_c
 from mixlab.plans import Pairs, Split, Weights, join, one_hot, soft_labels
 from mixlab.puzzlemix import PuzzleMix
 from mixlab.scales import scale
+from mixlab.zeta import ZetaMixup
 
 __all__ = [
     "ERM",
@@ -31,6 +32,7 @@ __all__ = [
     "Remix",
     "Split",
     "Weights",
+    "ZetaMixup",
     "draw_lambda",
     "infinite_class_loss",
     "join",

@@ -12,6 +12,7 @@ A third, Split, is for methods that do one thing to the inputs and another to th
 lam always belongs to the row's *own* sample and 1 - lam to its partner.
 """
 
+from contextlib import nullcontext
 from copy import copy
 
 import numpy as np
@@ -101,6 +102,13 @@ class Weights:
         _check_rows_sum_to_one(matrix, "matrix")
         self._matrix = matrix
 
+    @classmethod
+    def unchecked(cls, matrix: Tensor) -> "Weights":
+        """For a matrix that is right by construction, as a method's draws are: reads no value, so waits for no GPU."""
+        plan = object.__new__(cls)
+        plan._matrix = matrix
+        return plan
+
     def __len__(self) -> int:
         return len(self._matrix)
 
@@ -111,16 +119,15 @@ class Weights:
 
     def to(self, device) -> "Weights":
         """The same plan on another device."""
-        moved = object.__new__(type(self))
-        moved._matrix = self._matrix.to(device, non_blocking=True)
-        return moved
+        return self.unchecked(self._matrix.to(device, non_blocking=True))
 
     def mix(self, x: Tensor) -> Tensor:
         """x (n, …) floating point -> a new tensor of the same shape, type and memory layout."""
         _check_inputs(x, len(self))
         order = _memory_order(x)
         rows = x.permute(order)
-        mixed = self._matrix.to(_wide(x.dtype)) @ rows.reshape(len(x), -1).to(_wide(x.dtype))
+        with _no_autocast(x.device):  # which would take the product in bfloat16, labels included
+            mixed = self._matrix.to(_wide(x.dtype)) @ rows.reshape(len(x), -1).to(_wide(x.dtype))
         return mixed.view(rows.shape).permute(_inverse(order)).to(x.dtype)
 
     def mix_labels(self, y: Tensor) -> Tensor:
@@ -262,6 +269,11 @@ def _check_inputs(x: Tensor, n: int) -> None:
 def _wide(dtype: torch.dtype) -> torch.dtype:
     """Arithmetic happens in float32 or better: bf16 and fp16 would break lam + (1 - lam) = 1."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _no_autocast(device: torch.device):
+    known = torch.amp.is_autocast_available(device.type)  # the meta device has none
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def _take(x: Tensor, index: Tensor) -> Tensor:

@@ -1,0 +1,129 @@
+"""zeta-mixup (Abhishek, Brown, Hamarneh, 2023): every new sample is a weighted sum of many.
+
+The weights are the terms of a p-series, dealt out to the samples of the batch in random order:
+
+    x'_i = sum_j W_ij x_j,    W_ij = r_ij^-gamma / C,    C = sum_{r=1}^N r^-gamma
+
+with r_ij the rank of sample j in row i. Rank 1, the largest weight, is always sample i's own (the poster leaves this
+open, the released code does it), and the other samples share the other ranks at random, anew in every row.
+"""
+
+import math
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixlab.mixup import Method, check_batch
+from mixlab.plans import Weights
+
+
+class ZetaMixup(Method):
+    """zeta-mixup: row i mixes its own sample, at the largest weight, with n_mixed - 1 others.
+
+    gamma >= 0: 0 averages evenly, large gamma mixes nothing; from `gamma_threshold(n_mixed)` on, the own sample weighs
+    at least as much as all others together. n_mixed: samples in each row's sum, the own one included; None means the
+    whole batch, and a batch that is smaller is mixed whole.
+    """
+
+    usual: ClassVar[dict] = {"gamma": 2.8}  # the default of the released code
+
+    def __init__(self, gamma: float, n_mixed: int | None = None, rng=None):
+        super().__init__(rng)
+        self.gamma = _check_gamma(gamma)
+        self.n_mixed = None if n_mixed is None else _whole("n_mixed", n_mixed)
+
+    def draw(self, x, labels):
+        check_batch(x, labels)
+        n = x.shape[0]
+        matrix = weights(n, self.gamma, self.rng, min(n, self.n_mixed or n))
+        if x.dtype != torch.float64:
+            matrix = matrix.float()  # never narrower: in fp16 the far ranks would be zero
+        plan = Weights.unchecked(matrix)
+        return plan if x.is_cpu else plan.to(x.device)
+
+    def extra_repr(self) -> str:
+        return f"gamma={self.gamma}" + ("" if self.n_mixed is None else f", n_mixed={self.n_mixed}")
+
+
+def weights(n: int, gamma: float, rng: np.random.Generator, n_mixed: int | None = None) -> Tensor:
+    """W (n, n), float64: every row holds the p-series of n_mixed terms (default: n) once, the largest on the diagonal.
+
+    >>> weights(2, 1.0, np.random.default_rng(0))
+    tensor([[0.6667, 0.3333],
+            [0.3333, 0.6667]], dtype=torch.float64)
+    """
+    keys = rng.integers(2**64, size=(_whole("n", n), n), dtype=np.uint64)
+    return weights_from_order(order_from_keys(keys), p_series(n if n_mixed is None else n_mixed, gamma))
+
+
+def weights_from_order(order: Tensor, series: np.ndarray) -> Tensor:
+    """The arithmetic, without chance: W[i, order[i, r]] = series[r], zero elsewhere.
+
+    order (n, n): row i names the samples by rank, the heaviest first; series (m,) with m <= n, summing to one.
+    """
+    n, m = len(order), len(series)
+    if m > n:
+        raise ValueError(f"n_mixed must be at most n = {n}, not {m}")
+    series = torch.from_numpy(series).expand(n, m)
+    return torch.zeros(n, n, dtype=torch.float64).scatter_(1, order[:, :m], series)
+
+
+def order_from_keys(keys: np.ndarray) -> Tensor:
+    """keys (n, n) uint64 -> order (n, n): i first in row i, then the other columns from the smallest key up.
+
+    Random keys give a uniformly random order. The lowest bits of every key make room for its column, so that sorting
+    the keys alone yields the order, ties cannot happen, and no slower argsort is needed; the highest bit, free after a
+    shift, keeps the diagonal in front.
+    """
+    n = len(keys)
+    low, high = np.uint64(2 ** (n - 1).bit_length() - 1), np.uint64(2**63)
+    columns = np.arange(n, dtype=np.uint64)
+    packed = (keys >> np.uint64(1) & ~low) | columns | high
+    np.fill_diagonal(packed, columns)
+    packed.sort(axis=1)
+    return torch.from_numpy((packed & low).view(np.int64))
+
+
+def p_series(n: int, gamma: float) -> np.ndarray:
+    """j^-gamma / sum_k k^-gamma for j = 1..n: (n,) float64, falling, summing to one.
+
+    >>> p_series(3, 1.0) * 11
+    array([6., 3., 2.])
+    """
+    terms = np.arange(1, _whole("n", n) + 1, dtype=np.float64) ** -_check_gamma(gamma)
+    return terms / terms.sum()
+
+
+def gamma_threshold(n: float) -> float:
+    """The gamma from which the first of n weights is at least the sum of the others: sum_{j=2}^n j^-gamma = 1.
+
+    0 for n <= 2, growing with n; n = math.inf gives the root of zeta(gamma) = 2, 1.7286…
+
+    >>> round(gamma_threshold(8), 3), round(gamma_threshold(math.inf), 5)
+    (1.436, 1.72865)
+    """
+    from scipy.optimize import brentq  # here, so that `import mixlab` stays light
+    from scipy.special import zeta
+
+    if n != math.inf and _whole("n", n) <= 2:
+        return 0.0
+    if n == math.inf:
+        return brentq(lambda gamma: zeta(gamma) - 2, 1.1, 2, xtol=1e-14)
+    ranks = np.arange(2.0, n + 1)
+    return brentq(lambda gamma: (ranks**-gamma).sum() - 1, 0, 2, xtol=1e-14)
+
+
+def _check_gamma(gamma: float) -> float:
+    if not (math.isfinite(gamma) and gamma >= 0):
+        raise ValueError(
+            f"gamma must be a finite number >= 0 (0: plain average; below 0 the last would weigh most), not {gamma}"
+        )
+    return float(gamma)
+
+
+def _whole(name: str, value) -> int:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a whole number >= 1, not {value!r}")
+    return int(value)

@@ -1,0 +1,247 @@
+"""zeta-mixup: the p-series, who gets which rank, the threshold, and the same arithmetic by a slow loop."""
+
+import io
+import math
+from fractions import Fraction
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import zeta
+from torch import nn
+
+from mixlab import ERM, Mixup, Pairs, Weights, ZetaMixup, one_hot, runs
+from mixlab.sweeps import fit_many
+from mixlab.toys import half_moons
+from mixlab.zeta import gamma_threshold, order_from_keys, p_series, weights, weights_from_order
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
+
+
+def batch(n=8, classes=3):
+    generator = torch.Generator().manual_seed(n)
+    return torch.randn(n, 4, generator=generator), torch.arange(n) % classes
+
+
+def matrices(method, count=4, n=6):
+    return [method.draw(*batch(n)).matrix() for _ in range(count)]
+
+
+def slow_weights(keys, gamma, n_mixed):
+    """The definition, one entry at a time."""
+    n = len(keys)
+    total = sum(rank**-gamma for rank in range(1, n_mixed + 1))
+    matrix = torch.zeros(n, n, dtype=torch.float64)
+    for i in range(n):
+        others = sorted((j for j in range(n) if j != i), key=lambda j: keys[i, j])
+        for rank, j in enumerate([i, *others][:n_mixed], start=1):
+            matrix[i, j] = rank**-gamma / total
+    return matrix
+
+
+@given(st.integers(1, 33), st.sampled_from([0.0, 1.0, 1.7287, 2.8]), st.integers(0, 2**32), st.data())
+def test_weights_are_those_of_a_slow_loop(n, gamma, seed, data):
+    n_mixed = data.draw(st.integers(1, n))
+    keys = np.random.default_rng(seed).integers(2**64, size=(n, n), dtype=np.uint64)
+    found = weights_from_order(order_from_keys(keys), p_series(n_mixed, gamma))
+    assert torch.allclose(found, slow_weights(keys, gamma, n_mixed), rtol=1e-12, atol=0)
+
+
+@given(st.integers(1, 40), st.floats(0, 10), st.integers(0, 2**32))
+def test_every_row_is_a_permutation_of_the_p_series_with_the_largest_on_the_diagonal(n, gamma, seed):
+    matrix, series = weights(n, gamma, np.random.default_rng(seed)), torch.from_numpy(p_series(n, gamma))
+    assert matrix.dtype == torch.float64
+    assert torch.equal(matrix.sort(1, descending=True).values, series.expand(n, n))
+    assert torch.equal(matrix.diagonal(), series[:1].expand(n))
+    assert ((matrix.sum(1) - 1).abs() < 1e-14).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 64, 65])
+def test_the_own_sample_comes_first_whatever_the_keys(n):
+    for key in (0, 2**64 - 1):  # all keys equal, at both ends of the range: ties go to the smaller column
+        order = order_from_keys(np.full((n, n), key, np.uint64))
+        assert order.tolist() == [[i, *(j for j in range(n) if j != i)] for i in range(n)]
+
+
+def test_the_p_series_is_its_formula():
+    terms = [Fraction(1, rank**3) for rank in range(1, 21)]
+    assert np.allclose(p_series(20, 3), [float(term / sum(terms)) for term in terms], rtol=1e-15)
+    assert p_series(1, 2.8).tolist() == [1.0] and p_series(5, 0).tolist() == [0.2] * 5
+
+
+def test_the_other_ranks_are_uniformly_random_and_rows_independent():
+    """All 24 orders of four samples equally often in row 0, and row 1's order no likelier to be the same one."""
+    count, rng = 9600, np.random.default_rng(0)
+    index = {order: place for place, order in enumerate(permutations(range(4)))}
+    orders = [order_from_keys(rng.integers(2**64, size=(5, 5), dtype=np.uint64))[:2, 1:].tolist() for _ in range(count)]
+    first = [index[tuple(j - 1 for j in row)] for row, _ in orders]
+    second = [index[tuple(j - (j > 0) for j in row)] for _, row in orders]
+    allowance = 4 * (count * (1 / 24) * (23 / 24)) ** 0.5  # four standard errors of a binomial
+    assert (np.abs(np.bincount(first, minlength=24) - count / 24) < allowance).all()
+    assert abs(sum(a == b for a, b in zip(first, second, strict=True)) - count / 24) < allowance
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"),
+    [(2, 0.0), (8, 1.436), (64, 1.685), (math.inf, 1.7286472389982)],
+)
+def test_the_threshold_is_where_one_weight_equals_all_others(n, expected):
+    gamma = gamma_threshold(n)
+    assert gamma == pytest.approx(expected, abs=1e-3 if math.isfinite(n) else 1e-12)
+    if n == math.inf:
+        assert zeta(gamma) == pytest.approx(2, abs=1e-12)
+    else:
+        assert p_series(n, gamma)[0] == pytest.approx(0.5, abs=1e-12)
+
+
+@given(st.integers(3, 2000))
+def test_the_threshold_grows_with_n_and_separates(n):
+    gamma = gamma_threshold(n)
+    assert gamma_threshold(n - 1) < gamma < gamma_threshold(math.inf)
+    assert p_series(n, gamma - 1e-6)[0] < 0.5 < p_series(n, gamma + 1e-6)[0]
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.8])
+def test_two_samples_are_mixup_at_a_fixed_lam(gamma):
+    x, labels = batch(2)
+    plan, pair = ZetaMixup(gamma, rng=0).draw(x, labels), Pairs([1, 0], 1 / (1 + 2**-gamma))
+    assert torch.allclose(plan.mix(x), pair.mix(x), rtol=1e-6)
+    assert torch.allclose(plan.matrix(), pair.matrix())
+    assert torch.allclose(ZetaMixup(gamma, n_mixed=2, rng=0).draw(*batch(9)).matrix().diagonal(), plan.matrix()[0, 0])
+
+
+def test_gamma_at_its_ends():
+    x, labels = batch(7)
+    assert torch.equal(ZetaMixup(200.0, rng=0).draw(x, labels).mix(x), x), (
+        "the far weights underflow to zero: no mixing"
+    )
+    assert torch.allclose(ZetaMixup(0, rng=0).draw(x, labels).mix(x), x.mean(0).expand(7, 4), atol=1e-6)
+    assert torch.equal(ZetaMixup(1.0, n_mixed=1, rng=0).draw(x, labels).matrix(), torch.eye(7).double())
+
+
+@pytest.mark.parametrize("n_mixed", [2, 4, 6, 50])
+def test_n_mixed_counts_the_samples_in_a_row(n_mixed):
+    matrix = ZetaMixup(2.0, n_mixed=n_mixed, rng=0).draw(*batch(6)).matrix()
+    m = min(n_mixed, 6)
+    assert ((matrix > 0).sum(1) == m).all()
+    assert torch.allclose(matrix[0].sort(descending=True).values[:m], torch.from_numpy(p_series(m, 2.0)), rtol=1e-6)
+
+
+def test_one_plan_moves_inputs_and_labels():
+    x, labels = batch(8)
+    plan, y = ZetaMixup(1.8, rng=0).draw(x, labels), one_hot(labels, 3)
+    assert torch.allclose(plan.mix(x).double(), plan.matrix() @ x.double(), atol=1e-6)
+    assert torch.allclose(plan.mix_labels(y).double(), plan.matrix() @ y.double(), atol=1e-6)
+    assert torch.allclose(plan.mix_labels(y).sum(1), torch.ones(8))
+    assert (plan.mix_labels(y).argmax(1) == labels).all(), "above the threshold the own class always leads"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_any_type_and_layout(dtype, layout):
+    x = torch.randn(6, 3, 4, 5, generator=torch.Generator().manual_seed(0)).to(dtype).to(memory_format=layout)
+    before, plan = x.clone(), ZetaMixup(2.0, rng=0).draw(x, torch.arange(6))
+    mixed, exact = plan.mix(x), torch.einsum("ij,jchw->ichw", plan.matrix(), x.double())
+    assert mixed.dtype == dtype and mixed.is_contiguous(memory_format=layout) and torch.equal(x, before)
+    rounding = torch.finfo(dtype).eps * exact.abs() + 1e-6 * (dtype != torch.float64)  # of the result, once
+    assert ((mixed.double() - exact).abs() <= rounding + 1e-15).all()
+
+
+def test_far_ranks_keep_their_weight_where_fp16_would_lose_it():
+    x = torch.zeros(1024, 1, dtype=torch.float16)
+    matrix = ZetaMixup(2.8, rng=0).draw(x, torch.zeros(1024)).matrix()
+    assert matrix.min() > 0 and (matrix.half() == 0).sum(1).min() > 100
+
+
+def test_autocast_does_not_narrow_the_product():
+    x, labels = batch(8)
+    plan, y = ZetaMixup(1.0, rng=0).draw(x, labels), one_hot(labels, 3)
+    expected = plan.mix(x), plan.mix_labels(y)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(plan.mix(x), expected[0]) and torch.equal(plan.mix_labels(y), expected[1])
+
+
+@pytest.mark.parametrize("device", [*DEVICES, "meta"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_draws_do_not_depend_on_device_or_dtype(device, dtype):
+    x, labels = batch()
+    here, there = ZetaMixup(2.8, rng=5), ZetaMixup(2.8, rng=5)
+    plan, moved = here.draw(x, labels), there.draw(x.to(device, dtype), labels.to(device))
+    assert moved.mix(x.to(device)).device.type == device and here.get_extra_state() == there.get_extra_state()
+    if device != "meta":
+        assert torch.allclose(plan.matrix(), moved.matrix(), rtol=1e-6)
+        row_sums = moved.matrix().sum(1)
+        assert torch.allclose(row_sums, torch.ones(8).double(), rtol=0, atol=1e-14 if dtype == torch.float64 else 1e-6)
+
+
+def test_same_seed_same_plans_and_the_state_travels():
+    assert all(map(torch.equal, matrices(ZetaMixup(1.0, rng=3)), matrices(ZetaMixup(1.0, rng=3))))
+    assert not all(map(torch.equal, matrices(ZetaMixup(1.0, rng=3)), matrices(ZetaMixup(1.0, rng=4))))
+    method, file = ZetaMixup(1.0, rng=0), io.BytesIO()
+    matrices(method)
+    torch.save(method.state_dict(), file)
+    file.seek(0)
+    other = ZetaMixup(1.0, rng=9)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert all(map(torch.equal, matrices(method), matrices(other)))
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_any_batch_size_and_the_loss_flows_back(n):
+    x, labels = batch(n)
+    net = nn.Linear(4, 3)
+    ZetaMixup(2.8, rng=0).loss(net, x, labels).backward()
+    assert net.weight.grad.isfinite().all() and net.weight.grad.abs().sum() > 0
+    if n == 1:
+        assert torch.equal(ZetaMixup(2.8, rng=0).draw(x, labels).matrix(), torch.ones(1, 1).double())
+
+
+def test_networks_trained_side_by_side_end_where_each_would_alone():
+    data = half_moons(70, 10, rng=0)
+    together = fit_many(data, [ZetaMixup(2.8, rng=1), Mixup(1.0, rng=2), ERM()], [0, 1, 2], epochs=3, progress=False)
+    alone = fit_many(data, [ZetaMixup(2.8, rng=1)], [0], epochs=3, progress=False)
+    other = fit_many(data, [ZetaMixup(2.8, rng=7)], [0], epochs=3, progress=False)
+    logits = [nets(data.test_x)[0].detach() for nets in (together, alone, other)]
+    assert torch.allclose(logits[0], logits[1], atol=1e-5) and not torch.allclose(logits[1], logits[2], atol=1e-5)
+
+
+@pytest.mark.parametrize("expression", ["ZetaMixup(gamma=2.8)", "ZetaMixup(gamma=1.0, n_mixed=4)"])
+def test_the_command_line_understands_it(expression):
+    method = runs.build_method(expression, seed=0)
+    assert runs.describe(method) == expression == repr(method)
+    assert torch.equal(matrices(method)[0], matrices(runs.build_method(expression, seed=0))[0])
+    assert "ZetaMixup(gamma=2.8)" in runs.usual_methods()
+
+
+@pytest.mark.parametrize("gamma", [-0.1, math.nan, math.inf])
+def test_bad_gamma_is_refused_by_name(gamma):
+    for call in (lambda: ZetaMixup(gamma), lambda: p_series(4, gamma)):
+        with pytest.raises(ValueError, match=rf"gamma must be a finite number >= 0 .* not {gamma}"):
+            call()
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, True])
+def test_bad_counts_are_refused_by_name(count):
+    with pytest.raises(ValueError, match=f"n_mixed must be a whole number >= 1, not {count}"):
+        ZetaMixup(1.0, n_mixed=count)
+    for call in (p_series, lambda n, gamma: gamma_threshold(n), lambda n, g: weights(n, g, np.random.default_rng(0))):
+        with pytest.raises(ValueError, match=f"n must be a whole number >= 1, not {count}"):
+            call(count, 1.0)
+    with pytest.raises(ValueError, match="n_mixed must be at most n = 3, not 4"):
+        weights(3, 1.0, np.random.default_rng(0), n_mixed=4)
+
+
+def test_bad_batches_are_refused_by_name():
+    with pytest.raises(ValueError, match="x must hold at least one sample"):
+        ZetaMixup(1.0).draw(torch.zeros(0, 4), torch.zeros(0))
+    with pytest.raises(TypeError, match="convert to float first"):
+        ZetaMixup(1.0).draw(torch.zeros(3, 4), torch.zeros(3)).mix(torch.zeros(3, 4, dtype=torch.uint8))
+
+
+def test_an_unchecked_matrix_is_the_checked_ones_equal():
+    matrix = torch.tensor([[0.5, 0.5], [0.25, 0.75]])
+    assert torch.equal(Weights.unchecked(matrix).mix(torch.eye(2)), Weights(matrix).mix(torch.eye(2)))
+    assert Weights.unchecked(torch.zeros(2, 2)).mix(torch.ones(2)).tolist() == [0, 0], "no value is looked at"
