@@ -244,6 +244,8 @@ def test_saliency_leaves_the_model_and_its_gradients_as_they_were():
     assert all(parameter.grad is None for parameter in net.parameters())
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(saliency(net, x, labels), found), "in float32 within autocast too"
+        half = x.bfloat16()
+        assert torch.equal(saliency(net, half, labels), saliency(net, half.float(), labels))
 
 
 def test_batchnorm_statistics_move_once_a_step():
