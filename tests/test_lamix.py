@@ -201,6 +201,22 @@ def test_the_label_weight_is_that_of_the_pairing_and_the_input_is_averaged_all_t
         assert torch.equal(plan.mix_labels(one_hot(labels, 3)), inner.draw(x, labels).mix_labels(one_hot(labels, 3)))
 
 
+def test_preparation_and_end_of_epoch_reach_the_pairing():
+    calls = []
+
+    class Noting(Mixup):
+        def prepare(self, model, labels=None):
+            calls.append(labels)
+
+        def end_epoch(self):
+            calls.append("epoch")
+
+    method = LaMix(mixing=Noting(1.0))
+    method.prepare(build("quick_resnet", 3, seed=0), "labels")
+    method.end_epoch()
+    assert calls == ["labels", "epoch"]
+
+
 def test_the_training_loop_trains_the_soft_head_and_resumes_it(tmp_path):
     data, recipe = load("shapes", n_train=60, n_test=30), Recipe(epochs=2, lr=0.05, batch_size=20, augment=True)
 
