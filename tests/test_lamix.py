@@ -149,6 +149,14 @@ def test_the_soft_head_fits_every_network_and_number_of_classes(name):
     assert torch.equal(prepared(net).soft_head.weight, kept.weight), "drawn from the method's own generator"
 
 
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_detached_target_leaves_the_soft_head_without_a_gradient(detached):
+    net = build("quick_resnet", 3, seed=0)
+    method = prepared(net, detach_target=detached)
+    method.loss(net, *images()).backward()
+    assert (method.soft_head.weight.grad is None) == detached
+
+
 def test_preparing_neither_uses_nor_changes_the_global_random_state():
     before = torch.get_rng_state()
     prepared(build("quick_resnet", 3, seed=0))
@@ -188,6 +196,7 @@ def test_with_every_pairing_every_weight_learns_and_a_restart_goes_on_where_it_s
     other = build_method(f"LaMix(0.5, {mixing})", seed=9)
     other.prepare(net)
     other.load_state_dict(state)
+    assert other.get_extra_state() == state["_extra_state"]
     net.load_state_dict(of_net)
     assert [other.loss(net, x, labels).item() for _ in range(3)] == expected
 
@@ -199,6 +208,22 @@ def test_the_label_weight_is_that_of_the_pairing_and_the_input_is_averaged_all_t
         assert torch.allclose(plan.mix(x), 0.5 * (x + x[plan.partner]), atol=1e-6)
         inner = type(inner)(1.0, **({"counts": [9, 3, 1]} if isinstance(inner, Remix) else {}), rng=3)
         assert torch.equal(plan.mix_labels(one_hot(labels, 3)), inner.draw(x, labels).mix_labels(one_hot(labels, 3)))
+
+
+def test_preparation_and_end_of_epoch_reach_the_pairing():
+    calls = []
+
+    class Noting(Mixup):
+        def prepare(self, model, labels=None):
+            calls.append(labels)
+
+        def end_epoch(self):
+            calls.append("epoch")
+
+    method = LaMix(mixing=Noting(1.0))
+    method.prepare(build("quick_resnet", 3, seed=0), "labels")
+    method.end_epoch()
+    assert calls == ["labels", "epoch"]
 
 
 def test_the_training_loop_trains_the_soft_head_and_resumes_it(tmp_path):

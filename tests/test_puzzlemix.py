@@ -244,6 +244,8 @@ def test_saliency_leaves_the_model_and_its_gradients_as_they_were():
     assert all(parameter.grad is None for parameter in net.parameters())
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(saliency(net, x, labels), found), "in float32 within autocast too"
+        half = x.bfloat16()
+        assert torch.equal(saliency(net, half, labels), saliency(net, half.float(), labels))
 
 
 def test_batchnorm_statistics_move_once_a_step():
@@ -257,15 +259,17 @@ def test_batchnorm_statistics_move_once_a_step():
 def test_loss_by_hand(transporting):
     x, labels = images()
     net = build("quick_resnet", 4, seed=0).eval()
-    method = PuzzleMix(1.0, blocks=(4,), transport=transporting, rng=3)
+    method = PuzzleMix(1.0, blocks=(4,), transport=transporting, move_cost=0.01, rng=3)
     draws = np.random.default_rng(3)
     lam = draws.beta(1.0, 1.0)
     draws.integers(1)
     partner = torch.from_numpy(draws.permutation(6))
     own = F.avg_pool2d(saliency(net, x, labels)[:, None], 4)[:, 0]
     mask = puzzle_mask(own, own[partner], lam)
-    moves = (transport(own, mask, 0.8), transport(own[partner], 1 - mask, 0.8)) if transporting else (None, None)
+    moves = (transport(own, mask, 0.01), transport(own[partner], 1 - mask, 0.01)) if transporting else (None, None)
     plan = Puzzle(partner, mask, *moves)
+    stay = torch.arange(16).expand(6, 16)
+    assert all(torch.equal(source, stay) != transporting for source in plan.sources)
     logits, weight = net(plan.mix(x)), mask.flatten(1).mean(1)
     losses = [F.cross_entropy(logits, given, reduction="none") for given in (labels, labels[partner])]
     by_hand = (weight * losses[0] + (1 - weight) * losses[1]).mean()
