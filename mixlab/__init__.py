@@ -6,12 +6,14 @@ What needs matplotlib, scipy, torchvision or Jupyter is imported by name (`from 
 
 __version__ = "0.1.0"
 
+from mixlab.confusion import ConfusionMixup
 from mixlab.mixup import ERM, LabelSmoothing, Method, Mixup, draw_lambda, soft_cross_entropy
 from mixlab.plans import Pairs, Weights, join, one_hot, soft_labels
 from mixlab.scales import scale
 
 __all__ = [
     "ERM",
+    "ConfusionMixup",
     "LabelSmoothing",
     "Method",
     "Mixup",
