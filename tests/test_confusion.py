@@ -192,6 +192,12 @@ def test_classes_that_hardly_meet_are_balanced_too(gamma):
     assert torch.allclose(rebuilt(*birkhoff(matrix)), matrix, atol=1e-7)
 
 
+def test_a_newton_step_does_not_overshoot():
+    uneven = positive(30, seed=30, spread=6.0)
+    matrix = pairing_matrix(row_probabilities(uneven, torch.ones(30), uneven), 16.0)  # undamped, a column underflows
+    assert (matrix.sum(0) - 1).abs().max() <= 1e-9
+
+
 def test_support_that_is_not_total_ends_in_the_limit():
     assert torch.allclose(sinkhorn(torch.tensor([[1.0, 1.0], [0.0, 1.0]])), torch.eye(2).double(), atol=1e-8)
 
