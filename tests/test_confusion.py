@@ -459,6 +459,14 @@ def test_any_batch_and_dtype(device, dtype, n):
     assert soft.isfinite()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_logits_are_counted_in_full_precision(dtype):
+    logits, y = torch.randn(64, 3).to(dtype), one_hot(torch.arange(64) % 3, 3)
+    method = ConfusionMixup(1.0, 1.0)
+    method.observe(logits, y)
+    assert torch.allclose(method.counts, slow_increment(logits.double().softmax(1), y), rtol=1e-10)
+
+
 @given(st.integers(1, 33))
 def test_alpha_zero_mixes_nothing(n):
     x, labels = batch(n)
