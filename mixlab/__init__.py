@@ -7,6 +7,7 @@ What needs matplotlib, scipy, torchvision or Jupyter is imported by name (`from 
 __version__ = "0.1.0"
 
 from mixlab.companions import CutMix, ManifoldMixup, RegMixup, Remix
+from mixlab.confusion import ConfusionMixup
 from mixlab.infinite import InfiniteClass, infinite_class_loss
 from mixlab.kmixup import KMixup
 from mixlab.lamix import LaMix, lamix_loss
@@ -18,6 +19,7 @@ from mixlab.zeta import ZetaMixup
 
 __all__ = [
     "ERM",
+    "ConfusionMixup",
     "CutMix",
     "InfiniteClass",
     "KMixup",

@@ -67,10 +67,10 @@ class KMixup(Method):
         return [plans[i] for i in range(len(methods))]
 
     def _block(self, n: int) -> int:
-        """k, or for a last batch too short for two blocks of k, half of it."""
-        if n < 2 * self.k <= self._largest:
+        """k, or for a last batch too short for two blocks of k, half of it; a batch of one stays as it is."""
+        if n == 1 or n < 2 * self.k <= self._largest:
             return max(1, n // 2)
-        if n < 2 * self.k and self.k > 1:
+        if n < 2 * self.k:
             raise ValueError(
                 f"k must be at most half the batch, {n // 2}, not {self.k}: a block must face k other samples "
                 "(or give a second batch: draw(x, labels, other))"

@@ -350,6 +350,7 @@ def test_remix_refuses_what_makes_no_sense():
 
 PAIRINGS = ["ERM()", "Mixup(1.0)", "Mixup(1.0, per_sample=True)", "CutMix(1.0)", "CutMix(1.0, per_sample=True)"]
 PAIRINGS += ["Remix(1.0, [40, 20, 10, 5])", "ManifoldMixup(Mixup(1.0))", "ManifoldMixup(CutMix(1.0), (1, 3))"]
+PAIRINGS += ["KMixup(1.0, 3)", "ZetaMixup(2.8)", "ManifoldMixup(KMixup(1.0, 2))", "ManifoldMixup(ZetaMixup(2.8))"]
 SCORINGS = ["{}", "LabelSmoothing(0.1, {})", "RegMixup({})", "RegMixup(LabelSmoothing(0.1, {}), eta=0.5)"]
 
 
