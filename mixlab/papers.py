@@ -50,8 +50,8 @@ def same_method(row: dict) -> tuple[str, dict]:
         return "Mixup", {"alpha": 1.0, **params} if row.get("paper") == "lamix" else params
     if method == "k-mixup" and params.get("k") == 1:  # one point per block leaves nothing to match: plain mixup
         return "Mixup", {k: v for k, v in params.items() if k != "k"}
-    if method == "k-mixup":
-        return "KMixup", params
+    if method in ("k-mixup", "confusion-mixup"):
+        return {"k-mixup": "KMixup", "confusion-mixup": "ConfusionMixup"}[method], params
     return _companion(row.get("paper"), method, params)
 
 
