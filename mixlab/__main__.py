@@ -107,7 +107,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     bench = commands.add_parser("bench", help="measure speed beside other libraries")
     bench.add_argument(
-        "what", nargs="?", default="all", choices=("all", "mixing", "matching", "sweep", "pipeline", "steps")
+        "what",
+        nargs="?",
+        default="all",
+        choices=("all", "mixing", "matching", "zeta", "confusion", "sweep", "pipeline", "steps"),
     )
     bench.set_defaults(run=_bench)
     return parser

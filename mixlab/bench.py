@@ -131,6 +131,70 @@ def _pseudocode(x: torch.Tensor, z: torch.Tensor, k: int) -> torch.Tensor:
     return torch.from_numpy(partner)
 
 
+def zeta(batch: int = 128, gamma: float = 2.8, rounds: int = 60) -> None:
+    """zeta-mixup of a batch, by our weights and by rows that a Fourier transform rolls into place."""
+    from mixlab.plans import Weights
+    from mixlab.zeta import p_series, weights
+
+    x, rng = torch.rand(batch, 3, 32, 32), np.random.default_rng(0)
+    series = torch.from_numpy(p_series(batch, gamma))
+
+    def mix(matrix: torch.Tensor) -> torch.Tensor:
+        return Weights.unchecked(matrix.float()).mix(x)
+
+    variants = {
+        "mixlab": lambda: mix(weights(batch, gamma, rng)),
+        "Fourier": lambda: mix(_rolled(series)),
+        "product alone": partial(mix, weights(batch, gamma, rng)),
+    }
+    print(f"\nzeta-mixup, batch {batch} of 3x32x32 float32, median of {rounds} rounds")
+    _print(in_turn(variants, rounds), "Fourier", ["product alone"])
+
+
+def _rolled(series: torch.Tensor) -> torch.Tensor:
+    """Row i: the first weight, then the others in random order, rolled i places to the right."""
+    n = len(series)
+    others = series[1:][torch.rand(n, n - 1).argsort(1)]
+    rows = torch.cat([series[:1].expand(n, 1), others], 1)
+    turn = torch.outer(torch.arange(n), torch.fft.fftfreq(n, 1 / n)) / n
+    return torch.fft.ifft(torch.fft.fft(rows) * torch.exp(-2j * torch.pi * turn)).real
+
+
+def confusion(rounds: int = 9) -> None:
+    """Pairs from a confusion matrix, by Birkhoff and one class after the other; and the increment of the counts."""
+    from mixlab.confusion import birkhoff, increment, pair_birkhoff, pair_sequential, pairing_matrix
+
+    rng = np.random.default_rng(0)
+    for batch, classes in ((250, 10), (1000, 100)):
+        labels = torch.arange(batch) % classes
+        matrix = pairing_matrix(torch.from_numpy(rng.dirichlet(np.ones(classes), classes)), 0.5)
+        start = time.perf_counter()
+        layers = birkhoff(matrix)
+        seconds = time.perf_counter() - start
+        print(f"\nbatch {batch}, {classes} classes: {len(layers[0])} permutations, made in {seconds:.2f} s")
+        probabilities = torch.from_numpy(rng.dirichlet(np.ones(classes), batch)).float()
+        pairs = {
+            "Birkhoff": lambda labels=labels, layers=layers: pair_birkhoff(labels, *layers, rng),
+            "sequential": lambda labels=labels, matrix=matrix: pair_sequential(labels, matrix, rng),
+        }
+        _print(in_turn(pairs, rounds), "sequential", [])
+        counts = {
+            "increment": partial(increment, probabilities, labels),
+            "loop": partial(_counted, probabilities, labels),
+        }
+        _print(in_turn(counts, rounds), "loop", [])
+
+
+def _counted(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The increment of unmixed samples, one after the other."""
+    counts = torch.zeros(probabilities.shape[1], probabilities.shape[1])
+    for p, label in zip(probabilities, labels, strict=True):
+        others = p.clone()
+        others[label] = 0
+        counts[label] += others
+    return counts
+
+
 def in_turn(variants: dict[str, Callable], rounds: int, warm: int = 3) -> dict[str, list[float]]:
     """Seconds per call of each variant, one call of each per round, after a few rounds that do not count."""
     times: dict[str, list[float]] = {name: [] for name in variants}
@@ -229,4 +293,12 @@ def _print(times: dict[str, list[float]], unit: str, others: list[str]) -> None:
         print(f"{name:22}{1e3 * statistics.median(seconds):8.3f}" + "".join(f"{ratio:16.2f}" for ratio in ratios))
 
 
-PARTS = {"mixing": mixing, "matching": matching, "sweep": sweep, "pipeline": pipeline, "steps": steps}
+PARTS = {
+    "mixing": mixing,
+    "matching": matching,
+    "zeta": zeta,
+    "confusion": confusion,
+    "sweep": sweep,
+    "pipeline": pipeline,
+    "steps": steps,
+}
