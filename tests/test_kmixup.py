@@ -15,10 +15,13 @@ from scipy.spatial.distance import cdist
 from scipy.stats import beta
 
 from mixlab import ERM, KMixup, LabelSmoothing, Mixup, Pairs, one_hot, runs
+from mixlab.data import load
 from mixlab.kmixup import expected_min_square, match, matched_alpha, mean_square, perturbation
+from mixlab.models import build
+from mixlab.recipes import Recipe
 from mixlab.sweeps import fit_many
 from mixlab.toys import one_ring, swiss_roll
-from mixlab.training import one_ahead
+from mixlab.training import fit, one_ahead
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
 METRIC = {"squared": "sqeuclidean", "euclidean": "euclidean"}
@@ -316,6 +319,21 @@ def test_state_continues_and_the_expression_round_trips():
     assert torch.equal(fresh.draw(x, torch.zeros(16)).partner, expected)
     for expression in ("KMixup(alpha=1.0, k=16)", "KMixup(alpha=0.5, k=4, cost='euclidean', per_sample=True)"):
         assert runs.describe(runs.build_method(expression, seed=0)) == expression
+
+
+COMPOSED = ("InfiniteClass(KMixup(1.0, 2))", "RegMixup(KMixup(1.0, 2))", "LaMix(mixing=KMixup(1.0, 2))")
+COMPOSED += ("ManifoldMixup(KMixup(1.0, 2))", "RegMixup(InfiniteClass(KMixup(1.0, 2)), eta=0.5)")
+
+
+@pytest.mark.parametrize("expression", COMPOSED)
+def test_it_is_the_pairing_inside_other_methods(expression):
+    """Two epochs through the loop, which announces batches ahead; the last of them is a short one."""
+    data = load("shapes", n_train=42, n_test=10)
+    method, net = runs.build_method(expression, seed=0), build("lenet", 10, seed=0)
+    recipe = Recipe(epochs=2, lr=0.01, batch_size=16, augment=False)
+    assert np.isfinite(fit(data, net, method, recipe, progress=False)["curve"][-1]["loss"])
+    inner = next(part for part in method.modules() if isinstance(part, KMixup))
+    assert inner._largest == 16 and len(inner._pending) <= 2
 
 
 @pytest.mark.parametrize("k", [2, 8])

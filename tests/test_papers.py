@@ -40,6 +40,9 @@ def test_a_printed_method_in_the_words_of_the_module():
     assert papers.same_method({"paper": "zeta", "method": "mixup", "params": {"column": 1}}) == ("Mixup", {})
     assert papers.same_method({"method": "ERM", "params": {"batch_size": 128}}) == ("ERM", {})
     assert papers.same_method({"method": "k-mixup", "params": {"k": 4, "alpha": 1.0}})[0] == "KMixup"
+    hidden = papers.same_method({"method": "k-manifold-mixup", "params": {"k": 4, "alpha": 1.0}})
+    assert hidden == ("ManifoldMixup", {"mixing": "KMixup(alpha=1.0, k=4)"})
+    assert {papers.same_method(row)[0] for row in papers.rows("confusion", "table1")} == {"ConfusionMixup", "Mixup"}
 
 
 def test_methods_inside_methods_in_the_words_of_the_module():
