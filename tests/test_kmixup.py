@@ -93,6 +93,24 @@ def test_near_duplicates_far_from_the_origin_find_each_other(k):
     assert torch.equal(order[match(x, other, k, "euclidean")], torch.arange(12))
 
 
+def test_near_duplicates_in_two_far_clusters_find_each_other():
+    """No common centre makes these small: it takes float64."""
+    x = points(12, 4) + 1000 * torch.tensor([-1.0, 1.0]).repeat(6)[:, None]
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    other = (x.double()[order] + 0.01 * points(12, 4, seed=5, dtype=torch.float64)).float()
+    for cost in METRIC:
+        assert torch.equal(order[match(x, other, 12, cost)], torch.arange(12))
+
+
+def test_near_duplicates_of_many_dimensions_far_from_the_origin_find_each_other():
+    """In float32, which many dimensions are matched in, this takes the common centre."""
+    x = 1000 + 0.1 * points(12, 300)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    other = x[order] + 0.01 * points(12, 300, seed=5)
+    for cost in METRIC:
+        assert torch.equal(order[match(x, other, 12, cost)], torch.arange(12))
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("k", [2, 16])
 def test_layout_and_autocast_do_not_change_the_matching(k, device):
@@ -138,10 +156,13 @@ def test_a_block_is_matched_with_the_block_after_it():
 
 
 def test_a_short_last_batch_gets_the_largest_blocks_it_can_hold():
-    method = KMixup(1.0, 8, rng=0)
+    method, rng = KMixup(1.0, 8, rng=0), np.random.default_rng(0)
     method.draw(points(32, 2), torch.zeros(32))
-    plan = method.draw(points(9, 2), torch.zeros(9))
-    assert sorted(plan.partner.tolist()) == list(range(9)) and (plan.partner != torch.arange(9)).all()
+    rng.permutation(32), rng.beta(1.0, 1.0)
+    partner, order = method.draw(points(9, 2), torch.zeros(9)).partner, rng.permutation(9)
+    for rows in blocks(9, 4):
+        own, facing = order[list(rows)], order[[(row + 4) % 9 for row in rows]]
+        assert sorted(partner[own].tolist()) == sorted(facing) and not set(own) & set(facing)
     assert method.draw(points(1, 2), torch.zeros(1)).partner.tolist() == [0]
 
 
