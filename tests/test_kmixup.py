@@ -95,9 +95,9 @@ def test_near_duplicates_far_from_the_origin_find_each_other(k):
 
 def test_near_duplicates_in_two_far_clusters_find_each_other():
     """No common centre makes these small: it takes float64."""
-    x = points(12, 4) + 1000 * torch.tensor([-1.0, 1.0]).repeat(6)[:, None]
+    x = 0.05 * points(12, 4) + 1000 * torch.tensor([-1.0, 1.0]).repeat(6)[:, None]
     order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
-    other = (x.double()[order] + 0.01 * points(12, 4, seed=5, dtype=torch.float64)).float()
+    other = (x.double()[order] + 0.001 * points(12, 4, seed=5, dtype=torch.float64)).float()
     for cost in METRIC:
         assert torch.equal(order[match(x, other, 12, cost)], torch.arange(12))
 
