@@ -93,7 +93,7 @@ def _start(methods: list[KMixup], x: Tensor) -> Callable[[], list[Pairs]]:
     lams = [draw_lambda(method.rng, method.alpha, n if method.per_sample else None) for method in methods]
     order = order.to(x.device, non_blocking=True)
     facing = order.roll(-k, 1)  # block j faces the k samples after it
-    rows = _take_rows(_features(x, x), order) if k > 1 else x
+    rows = _take_rows(_features(x)[0], order) if k > 1 else x
     chosen = _begin(rows, rows.roll(-k, 1), k, methods[0].cost)
 
     def plans() -> list[Pairs]:
@@ -116,8 +116,7 @@ def match(x: Tensor, other: Tensor, k: int, cost: str = "squared") -> Tensor:
     _check(k, cost)
     if x.shape != other.shape or x.dim() < 2 or len(x) == 0:
         raise ValueError(f"x and other must have one shape (n, …), not {tuple(x.shape)} and {tuple(other.shape)}")
-    x, other = _features(x[None], x[None]), _features(other[None], x[None])
-    return _begin(x, other, min(k, x.shape[1]), cost)()[0]
+    return _begin(*_features(x[None], other[None]), min(k, len(x)), cost)()[0]
 
 
 def expected_min_square(alpha: float) -> float:
@@ -141,7 +140,7 @@ def mean_square(x: Tensor, k: int, rng, pairs: int = 10_000, cost: str = "square
         raise ValueError(f"k must lie in 1..{len(x) // 2}, half of the {len(x)} rows, not {k}")
     rng = np.random.default_rng(rng)
     drawn = np.stack([rng.choice(len(x), 2 * k, replace=False) for _ in range(-(-pairs // k))])
-    rows = _features(x[None], x[None])[0][torch.from_numpy(drawn).to(x.device)]
+    rows = _features(x[None])[0][0][torch.from_numpy(drawn).to(x.device)]
     first, second = rows[:, :k], rows[:, k:]
     second = _take_rows(second, _begin(first, second, k, cost)())
     return float((first - second).double().square().sum(2).mean())
@@ -252,13 +251,14 @@ def _take_rows(x: Tensor, index: Tensor) -> Tensor:
     return x.reshape(m * n, -1).index_select(0, flat.flatten()).view(m, index.shape[1], -1)
 
 
-def _features(x: Tensor, about: Tensor) -> Tensor:
-    """x (m, n, …) as rows (m, n, d) about the mean of their batch in `about`: float64 if short, else float32."""
+def _features(x: Tensor, *others: Tensor) -> list[Tensor]:
+    """Batches (m, n, …) as rows (m, n, d) about the mean of the first of them: float64 if short, else float32."""
     if not x.is_floating_point():
         raise TypeError(f"x is {x.dtype}: convert to float first, for instance x.float() / 255")
-    short = x[0, 0].numel() <= 256
-    rows, others = (v.detach().flatten(2).to(torch.float64 if short else torch.float32) for v in (x, about))
-    return rows - others.mean(1, keepdim=True)
+    kind = torch.float64 if x[0, 0].numel() <= 256 else torch.float32
+    rows = [batch.detach().flatten(2).to(kind) for batch in (x, *others)]
+    mean = rows[0].mean(1, keepdim=True)
+    return [each - mean for each in rows]
 
 
 def _check(k: int, cost: str) -> None:
