@@ -28,7 +28,7 @@ from mixlab.plans import Pairs, Split, soft_labels
 from mixlab.plans import _take as take
 
 
-class CutMix(Method):
+class CutMix(Mixup):
     """CutMix (Yun et al., 2019): a box of the partner's image is pasted, and the label follows the area.
 
         cut = sqrt(1 - lam),  lam ~ Beta(alpha, alpha)       the box: cut * height by cut * width, centre anywhere
@@ -39,13 +39,6 @@ class CutMix(Method):
     alpha >= 0: 0 cuts nothing. per_sample: a box for every image in place of one for the batch (as published).
     """
 
-    usual: ClassVar[dict] = {"alpha": 1.0}
-
-    def __init__(self, alpha: float, per_sample: bool = False, rng=None):
-        super().__init__(rng)
-        self.alpha = check_alpha(alpha)
-        self.per_sample = per_sample
-
     def draw(self, x, labels):
         check_batch(x, labels)
         height, width = image_size(x)
@@ -54,9 +47,6 @@ class CutMix(Method):
         center_y, center_x = self.rng.integers(height, size=n), self.rng.integers(width, size=n)
         partner = torch.from_numpy(self.rng.permutation(len(x))).to(x.device, non_blocking=True)
         return Boxes(partner, cutmix_box(height, width, lam, center_y, center_x), height, width)
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}" + ", per_sample=True" * self.per_sample
 
 
 class Boxes(Split):
