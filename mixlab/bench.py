@@ -13,16 +13,22 @@ from functools import partial
 import numpy as np
 import torch
 
+from mixlab import peers
+from mixlab.plans import Pairs, one_hot
+
 # glibc hands batch-sized blocks back to the kernel and faults them in again, which can cost more than the mixing.
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "67108864",
 }
+WARM = 5e-3  # seconds: see in_turn
 
 
 def run(what: str) -> int:
     """Start again with the allocator held still, then measure."""
+    if what not in ("all", *PARTS):
+        raise ValueError(f"bench has the parts {', '.join(PARTS)}, not {what!r}")
     if sys.platform == "linux" and any(key not in os.environ for key in MALLOC):
         os.execve(sys.executable, [sys.executable, "-m", "mixlab", "bench", what], {**os.environ, **MALLOC})
     from mixlab.records import circumstances
@@ -43,6 +49,24 @@ def mixing(batch: int = 128, rounds: int = 60) -> None:
         _print(in_turn(variants, rounds), "copy", ["torchvision", "timm, batch"])
 
 
+def cutmix(batch: int = 128, rounds: int = 60) -> None:
+    """CutMix of a batch of 32 x 32 images and its labels: one box for the batch, and a box for every image."""
+    from torchvision.transforms import v2
+
+    from mixlab.companions import CutMix
+
+    x, labels = torch.rand(batch, 3, 32, 32), torch.arange(batch) % 10
+    theirs = v2.CutMix(alpha=1.0, num_classes=10)
+    variants = {
+        "mixlab": _ours(CutMix(1.0, rng=0), x, labels),
+        "mixlab, per sample": _ours(CutMix(1.0, per_sample=True, rng=0), x, labels),
+        "torchvision": lambda: theirs(x, labels),
+        **peers.timm_mixing(x, labels, mixup_alpha=0.0, cutmix_alpha=1.0),
+    }
+    print(f"\nCutMix, batch {batch} of 3x32x32 float32, median of {rounds} rounds")
+    _print(in_turn(variants, rounds, least=WARM), "torchvision", ["timm, batch", "timm, per sample"])
+
+
 def sweep(epochs: int = 200, alone: int = 5) -> None:
     """125 networks 2-130-120-2 for 200 epochs of 512 points at once, against some of them trained one by one."""
     from mixlab.mixup import Mixup
@@ -55,7 +79,7 @@ def sweep(epochs: int = 200, alone: int = 5) -> None:
     together = time.perf_counter() - start
     start = time.perf_counter()
     for alpha, seed in grid[:alone]:
-        _train_alone(data, Mixup(alpha, rng=seed), seed, epochs)
+        peers.train_alone(data, Mixup(alpha, rng=seed), seed, epochs)
     each = (time.perf_counter() - start) / alone
     print(f"125 networks at once: {together:.1f} s")
     print(f"one by one: {each:.2f} s each (n = {alone}), {125 * each:.0f} s for 125; ratio {125 * each / together:.1f}")
@@ -68,7 +92,7 @@ def pipeline(images: int = 10_000, batch: int = 128, rounds: int = 5) -> None:
     x = torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     moments = {"mean": [0.5] * 3, "std": [0.25] * 3}
     ours = Batches(x, torch.zeros(images, dtype=torch.int64), batch, 0, **moments)
-    theirs = _loader(x, batch, **moments)
+    theirs = peers.loader(x, batch, **moments)
     variants = {"mixlab.Batches": lambda: [None for _ in ours], "torchvision": lambda: [None for _ in theirs]}
     times = in_turn(variants, rounds, warm=1)
     print(f"\ninput pipeline, one pass over {images:,} images, batch {batch}, median of {rounds} rounds")
@@ -108,27 +132,14 @@ def matching(batches=(128, 512), ks=(2, 4, 16, 32), rounds: int = 15) -> None:
         print(f"\nmatching, batch {batch} of 3x32x32 float32, median of {rounds} rounds")
         print(f"{'k':>4}{'ours, ms':>12}{'pseudocode, ms':>18}{'ratio':>8}")
         for k in ks:
-            same = torch.equal(match(x, z, k, "euclidean"), _pseudocode(x, z, k))
-            variants = {"ours": partial(match, x, z, k), "theirs": partial(_pseudocode, x, z, k)}
-            times = in_turn(variants, rounds)
+            same = torch.equal(match(x, z, k, "euclidean"), peers.match_as_printed(x, z, k))
+            variants = {"ours": partial(match, x, z, k), "theirs": partial(peers.match_as_printed, x, z, k)}
+            times = in_turn(variants, rounds, least=WARM)
             ours, theirs = (1e3 * statistics.median(times[name]) for name in ("ours", "theirs"))
             print(
                 f"{k:4}{ours:12.2f}{theirs:18.2f}{_ratio(times['theirs'], times['ours']):8.1f}"
                 + " (differs)" * (not same)
             )
-
-
-def _pseudocode(x: torch.Tensor, z: torch.Tensor, k: int) -> torch.Tensor:
-    """Figure 5 of the k-mixup paper, one block after the other, plain distances."""
-    from scipy.optimize import linear_sum_assignment
-    from scipy.spatial import distance_matrix
-
-    a, b = x.flatten(1).numpy(), z.flatten(1).numpy()
-    partner = np.zeros(len(a), np.int64)
-    for start in range(0, len(a), k):
-        block = slice(start, start + k)
-        partner[block] = linear_sum_assignment(distance_matrix(a[block], b[block]))[1] + start
-    return torch.from_numpy(partner)
 
 
 def zeta(batch: int = 128, gamma: float = 2.8, rounds: int = 60) -> None:
@@ -144,25 +155,17 @@ def zeta(batch: int = 128, gamma: float = 2.8, rounds: int = 60) -> None:
 
     variants = {
         "mixlab": lambda: mix(weights(batch, gamma, rng)),
-        "Fourier": lambda: mix(_rolled(series)),
+        "Fourier": lambda: mix(peers.zeta_rolled(series)),
         "product alone": partial(mix, weights(batch, gamma, rng)),
     }
     print(f"\nzeta-mixup, batch {batch} of 3x32x32 float32, median of {rounds} rounds")
     _print(in_turn(variants, rounds), "Fourier", ["product alone"])
 
 
-def _rolled(series: torch.Tensor) -> torch.Tensor:
-    """Row i: the first weight, then the others in random order, rolled i places to the right."""
-    n = len(series)
-    others = series[1:][torch.rand(n, n - 1).argsort(1)]
-    rows = torch.cat([series[:1].expand(n, 1), others], 1)
-    turn = torch.outer(torch.arange(n), torch.fft.fftfreq(n, 1 / n)) / n
-    return torch.fft.ifft(torch.fft.fft(rows) * torch.exp(-2j * torch.pi * turn)).real
-
-
 def confusion(rounds: int = 9) -> None:
     """Pairs from a confusion matrix, by Birkhoff and one class after the other; and the increment of the counts."""
-    from mixlab.confusion import birkhoff, increment, pair_birkhoff, pair_sequential, pairing_matrix
+    from mixlab.confusion import increment, pairing_matrix
+    from mixlab.pairing import birkhoff, pair_birkhoff, pair_sequential
 
     rng = np.random.default_rng(0)
     for batch, classes in ((250, 10), (1000, 100)):
@@ -174,36 +177,84 @@ def confusion(rounds: int = 9) -> None:
         print(f"\nbatch {batch}, {classes} classes: {len(layers[0])} permutations, made in {seconds:.2f} s")
         probabilities = torch.from_numpy(rng.dirichlet(np.ones(classes), batch)).float()
         pairs = {
-            "Birkhoff": lambda labels=labels, layers=layers: pair_birkhoff(labels, *layers, rng),
-            "sequential": lambda labels=labels, matrix=matrix: pair_sequential(labels, matrix, rng),
+            "Birkhoff": partial(pair_birkhoff, labels, *layers, rng),
+            "sequential": partial(pair_sequential, labels, matrix, rng),
+            "as released": partial(peers.pair_as_released, labels, matrix, rng),
         }
-        _print(in_turn(pairs, rounds), "sequential", [])
+        _print(in_turn(pairs, rounds, least=WARM), "as released", [])
+        mixed = Pairs(rng.permutation(batch), 0.7).mix_labels(one_hot(labels, classes))
         counts = {
-            "increment": partial(increment, probabilities, labels),
-            "loop": partial(_counted, probabilities, labels),
+            "increment, unmixed": partial(increment, probabilities, labels),
+            "loop, unmixed": partial(peers.count_one_by_one, probabilities, one_hot(labels, classes)),
+            "increment, pairs": partial(increment, probabilities, mixed),
+            "loop, pairs": partial(peers.count_one_by_one, probabilities, mixed),
         }
-        _print(in_turn(counts, rounds), "loop", [])
+        _print(in_turn(counts, rounds, least=WARM), "loop, unmixed", ["loop, pairs"])
 
 
-def _counted(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The increment of unmixed samples, one after the other."""
-    counts = torch.zeros(probabilities.shape[1], probabilities.shape[1])
-    for p, label in zip(probabilities, labels, strict=True):
-        others = p.clone()
-        others[label] = 0
-        counts[label] += others
-    return counts
+def puzzle(batch: int = 100, blocks: int = 8, rounds: int = 15) -> None:
+    """PuzzleMix's work on the host, and its mixing: blocks looked up, beside blocks moved by matrix products."""
+    from mixlab.puzzlemix import Puzzle, puzzle_mask, transport
+
+    rng = np.random.default_rng(0)
+    x, partner = torch.rand(batch, 3, 32, 32), torch.from_numpy(rng.permutation(batch))
+    own = torch.from_numpy(rng.gamma(0.5, size=(batch, blocks, blocks)))
+    mask = puzzle_mask(own, own[partner], 0.6)
+    moves = transport(own, mask, 0.8), transport(own[partner], 1 - mask, 0.8)
+    plan = Puzzle(partner, mask, *moves)
+    variants = {
+        "mask": lambda: puzzle_mask(own, own[partner], 0.6),
+        "transport": lambda: [transport(own, mask, 0.8), transport(own[partner], 1 - mask, 0.8)],
+        "mixing": lambda: plan.mix(x),
+        "mixing by products": lambda: peers.move_by_products(plan, x),
+    }
+    assert torch.allclose(variants["mixing"](), variants["mixing by products"](), atol=1e-6)
+    print(f"\nPuzzleMix, batch {batch} of 3x32x32 float32, {blocks} x {blocks} blocks, median of {rounds} rounds")
+    _print(in_turn(variants, rounds), "mixing by products", [])
 
 
-def in_turn(variants: dict[str, Callable], rounds: int, warm: int = 3) -> dict[str, list[float]]:
-    """Seconds per call of each variant, one call of each per round, after a few rounds that do not count."""
+def infinite(batch: int = 128, rounds: int = 60) -> None:
+    """The scores of a batch against its own mixed classifiers: two columns each, or a product with the mixed labels."""
+    for classes in (10, 100, 1000):
+        variants = _heads(np.random.default_rng(0), batch, classes)
+        print(f"\nInfinite Class head, batch {batch}, {classes} classes, median of {rounds} rounds")
+        _print(in_turn(variants, rounds, least=WARM), "scores, product", ["loss, product"])
+
+
+def _heads(rng: np.random.Generator, batch: int, classes: int) -> dict[str, Callable]:
+    from mixlab.infinite import contrast, infinite_class_loss, pair_scores
+
+    scores = torch.from_numpy(rng.normal(size=(batch, classes))).float().requires_grad_()
+    labels = torch.from_numpy(rng.integers(classes, size=batch))
+    plan = Pairs(rng.permutation(batch), rng.uniform(size=batch).astype(np.float32))
+
+    def y():
+        return plan.mix_labels(one_hot(labels, classes))
+
+    return {
+        "scores, gathered": lambda: pair_scores(scores, labels, plan),
+        "scores, product": lambda: scores @ y().T,
+        "loss, gathered": lambda: contrast(pair_scores(scores, labels, plan)).backward(),
+        "loss, product": lambda: infinite_class_loss(scores, y()).backward(),
+    }
+
+
+def in_turn(variants: dict[str, Callable], rounds: int, warm: int = 3, least: float = 0.0) -> dict[str, list[float]]:
+    """Seconds per call of each variant, each once per round, after a few rounds that do not count.
+
+    least: call a variant again until so many seconds are over, and take the mean. For work on a batch that in training
+    has just been made: its second call finds it as near to the processor as there, not where the others left it.
+    """
     times: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(rounds + warm):
         for name, call in variants.items():
-            start = time.perf_counter()
-            call()
+            start, calls, seconds = time.perf_counter(), 0, 0.0
+            while not calls or seconds < least:
+                call()
+                calls += 1
+                seconds = time.perf_counter() - start
             if number >= warm:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(seconds / calls)
     return times
 
 
@@ -220,16 +271,7 @@ def _mixing_variants(x: torch.Tensor, labels: torch.Tensor) -> dict[str, Callabl
         "mixlab, per sample": _ours(Mixup(1.0, per_sample=True, rng=0), x, labels),
         "torchvision": lambda: theirs(x, labels),
     }
-    try:
-        from timm.data import Mixup as TimmMixup
-    except ImportError:
-        print("timm is not installed: pip install -e '.[bench]' to see it beside the others")
-        return variants
-    own = x.clone()  # timm overwrites the batch it is given: it gets one of its own, and is not charged for the copy
-    for mode, name in (("batch", "timm, batch"), ("elem", "timm, per sample")):
-        mixer = TimmMixup(mixup_alpha=1.0, label_smoothing=0.0, num_classes=10, mode=mode)
-        variants[name] = lambda mixer=mixer: mixer(own, labels)
-    return variants
+    return variants | peers.timm_mixing(x, labels, mixup_alpha=1.0)
 
 
 def _ours(method, x, labels) -> Callable:
@@ -238,37 +280,6 @@ def _ours(method, x, labels) -> Callable:
         return plan.mix(x), method.targets(plan, labels, 10)
 
     return call
-
-
-def _train_alone(data, method, seed: int, epochs: int) -> None:
-    from mixlab.sweeps import Nets, adam
-
-    net = Nets((2, 130, 120, 2), [seed]).alone(0)
-    optimiser, order = adam(net.parameters()), np.random.default_rng([seed, 1])
-    for _ in range(epochs):
-        for rows in torch.from_numpy(order.permutation(len(data.train_x))).split(32):
-            optimiser.zero_grad()
-            method.loss(net, data.train_x[rows], data.train_y[rows]).backward()
-            optimiser.step()
-
-
-def _loader(x: torch.Tensor, batch: int, mean, std):
-    """The usual way: PIL images, one at a time, in two worker processes."""
-    from PIL import Image
-    from torchvision import transforms
-
-    flow = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
-    flow = transforms.Compose([*flow, transforms.ToTensor(), transforms.Normalize(mean, std)])
-    pixels = x.permute(0, 2, 3, 1).numpy()
-
-    class Images(torch.utils.data.Dataset):
-        def __len__(self):
-            return len(pixels)
-
-        def __getitem__(self, index):
-            return flow(Image.fromarray(pixels[index])), 0
-
-    return torch.utils.data.DataLoader(Images(), batch, shuffle=True, num_workers=2, persistent_workers=True)
 
 
 def _step(net, method, optimiser, x, labels) -> Callable:
@@ -290,14 +301,17 @@ def _print(times: dict[str, list[float]], unit: str, others: list[str]) -> None:
     print(f"{'':22}{'ms':>8}" + "".join(f"{'/ ' + name:>16}" for name in [unit, *beside]))
     for name, seconds in times.items():
         ratios = [_ratio(seconds, times[other]) for other in [unit, *beside]]
-        print(f"{name:22}{1e3 * statistics.median(seconds):8.3f}" + "".join(f"{ratio:16.2f}" for ratio in ratios))
+        print(f"{name:22}{1e3 * statistics.median(seconds):8.3f}" + "".join(f"{ratio:16.3g}" for ratio in ratios))
 
 
 PARTS = {
     "mixing": mixing,
+    "cutmix": cutmix,
     "matching": matching,
     "zeta": zeta,
     "confusion": confusion,
+    "puzzle": puzzle,
+    "infinite": infinite,
     "sweep": sweep,
     "pipeline": pipeline,
     "steps": steps,

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixlab.mixup import Around, Method, Mixup, scored_by_targets
-from mixlab.plans import Pairs
+from mixlab.plans import Pairs, no_autocast, wide
 
 AXES = ("class", "pair", "both")
 
@@ -70,7 +70,7 @@ def infinite_class_loss(scores: Tensor, y: Tensor, axes: str = "both") -> Tensor
     """
     if scores.shape != y.shape or scores.dim() != 2:
         raise ValueError(f"scores {tuple(scores.shape)} and y {tuple(y.shape)} must have the same shape (n, c)")
-    with no_autocast(scores):  # a product in bfloat16 would move the loss by a thousandth
+    with no_autocast(scores.device):  # a product in bfloat16 would move the loss by a thousandth
         s = wide(scores)
         s = s @ y.to(s.dtype).T
     return contrast(s, axes)
@@ -95,16 +95,6 @@ def contrast(s: Tensor, axes: str = "both") -> Tensor:
     target = torch.arange(len(s), device=s.device)
     sides = {"class": [s], "pair": [s.T], "both": [s, s.T]}[_check_axes(axes)]
     return sum(F.cross_entropy(side, target) for side in sides)
-
-
-def wide(scores: Tensor) -> Tensor:
-    """Scores in float32 or better."""
-    return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
-
-
-def no_autocast(x: Tensor):
-    """Arithmetic as it stands on the device of x, within an autocast region too."""
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def _check_axes(axes: str) -> str:

@@ -9,6 +9,7 @@ and the larger k, the nearer the partners. Every batch is cut into blocks of k; 
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from itertools import permutations
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mixlab.mixup import Method, check_alpha, check_batch, draw_lambda
-from mixlab.plans import Pairs
+from mixlab.plans import Pairs, no_autocast
 
 COSTS = ("squared", "euclidean")
 ENUMERATED = 4  # up to this k all k! matchings are compared where the data is: no trip to the host
@@ -92,9 +93,10 @@ def _start(methods: list[KMixup], x: Tensor) -> Callable[[], list[Pairs]]:
     order = torch.from_numpy(np.stack([method.rng.permutation(n) for method in methods]))
     lams = [draw_lambda(method.rng, method.alpha, n if method.per_sample else None) for method in methods]
     order = order.to(x.device, non_blocking=True)
-    facing = order.roll(-k, 1)  # block j faces the k samples after it
-    rows = _take_rows(_features(x)[0], order) if k > 1 else x
-    chosen = _begin(rows, rows.roll(-k, 1), k, methods[0].cost)
+    around = torch.cat([order, order[:, :k]], 1)
+    facing = around[:, k:]  # block j faces the k samples after it
+    rows = _take_rows(_features(x), around) if k > 1 else x
+    chosen = _begin(rows[:, :n], rows[:, -n:], k, methods[0].cost)
 
     def plans() -> list[Pairs]:
         partner = torch.empty_like(order).scatter_(1, order, facing.gather(1, chosen()))
@@ -110,13 +112,13 @@ def match(x: Tensor, other: Tensor, k: int, cost: str = "squared") -> Tensor:
     Rows jk..jk+k-1 of x are matched with the same rows of other so that the sum of costs is least; the last n mod k
     rows are a block of their own. cost: "squared" or "euclidean" distance of the flattened rows.
 
-    Costs are computed in float64 up to 256 features. Beyond, in float32 about the mean of the batch: right up to about
-    1e-7 of the batch's squared spread, which only confuses samples nearer than that.
+    Costs are computed in float64 up to 256 features. Beyond, in float32: right up to about 1e-6 of the batch's
+    squared spread, wherever it lies, which only confuses samples nearer than that.
     """
     _check(k, cost)
     if x.shape != other.shape or x.dim() < 2 or len(x) == 0:
         raise ValueError(f"x and other must have one shape (n, …), not {tuple(x.shape)} and {tuple(other.shape)}")
-    return _begin(*_features(x[None], other[None]), min(k, len(x)), cost)()[0]
+    return _begin(_features(x[None]), _features(other[None]), min(k, len(x)), cost)()[0]
 
 
 def expected_min_square(alpha: float) -> float:
@@ -140,7 +142,7 @@ def mean_square(x: Tensor, k: int, rng, pairs: int = 10_000, cost: str = "square
         raise ValueError(f"k must lie in 1..{len(x) // 2}, half of the {len(x)} rows, not {k}")
     rng = np.random.default_rng(rng)
     drawn = np.stack([rng.choice(len(x), 2 * k, replace=False) for _ in range(-(-pairs // k))])
-    rows = _features(x[None])[0][0][torch.from_numpy(drawn).to(x.device)]
+    rows = _features(x[None])[0][torch.from_numpy(drawn).to(x.device)]
     first, second = rows[:, :k], rows[:, k:]
     second = _take_rows(second, _begin(first, second, k, cost)())
     return float((first - second).double().square().sum(2).mean())
@@ -202,12 +204,25 @@ def _costs(x: Tensor, other: Tensor, cost: str) -> Tensor:
 
     |x - z|^2 = |x|^2 + |z|^2 - 2 x.z, and each |x|^2 and |z|^2 enters every matching once: -x.z is enough.
     """
-    with torch.autocast(x.device.type, enabled=False):
-        inner = torch.bmm(x, other.transpose(1, 2))
+    with no_autocast(x.device):
+        inner = torch.bmm(x, other.transpose(1, 2)) if x.is_cpu else None
+        if inner is None or _drowned(inner):  # a GPU would have to be waited for, and centres in no time
+            centre = x.mean(1, keepdim=True)
+            x, other = x - centre, other - centre
+            inner = torch.bmm(x, other.transpose(1, 2))
     if cost == "squared":
-        return -inner
+        return inner.neg_()
     squares = (v.square().sum(-1) for v in (x, other))
     return (next(squares)[:, :, None] + next(squares)[:, None] - 2 * inner).clamp_(min=0).sqrt_()
+
+
+def _drowned(inner: Tensor) -> bool:
+    """Do the data lie so far from the origin that rounding x.z costs digits of what tells matchings apart?
+
+    That is x_i.z_j + x_k.z_l - x_i.z_l - x_k.z_j, which no shift of x or z changes.
+    """
+    told = inner.diff(dim=1).diff(dim=2)
+    return told.numel() > 0 and bool(inner.abs().max() > 16 * told.abs().max())
 
 
 def _solve(costs: Tensor) -> Callable[[], Tensor]:
@@ -233,9 +248,16 @@ def _solve(costs: Tensor) -> Callable[[], Tensor]:
 def _enumerate(costs: Tensor) -> Tensor:
     """All k! permutations compared, block by block, where the costs are."""
     k = costs.shape[1]
-    every = torch.tensor(list(permutations(range(k))), device=costs.device)
-    totals = (costs if costs.is_cuda else _finite(costs))[:, torch.arange(k, device=costs.device), every].sum(-1)
+    every, cells = _permutations(k, costs.device)
+    totals = (costs if costs.is_cuda else _finite(costs)).flatten(1)[:, cells].sum(-1)
     return every[totals.argmin(1)]
+
+
+@cache
+def _permutations(k: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """All permutations of k, (k!, k), and the cells of a flattened k x k table that each of them picks."""
+    every = torch.tensor(list(permutations(range(k))), device=device)
+    return every, every + k * torch.arange(k, device=device)
 
 
 def _finite(costs: Tensor) -> Tensor:
@@ -251,14 +273,12 @@ def _take_rows(x: Tensor, index: Tensor) -> Tensor:
     return x.reshape(m * n, -1).index_select(0, flat.flatten()).view(m, index.shape[1], -1)
 
 
-def _features(x: Tensor, *others: Tensor) -> list[Tensor]:
-    """Batches (m, n, …) as rows (m, n, d) about the mean of the first of them: float64 if short, else float32."""
+def _features(x: Tensor) -> Tensor:
+    """Batches (m, n, …) as rows (m, n, d): float64 if short, else float32."""
     if not x.is_floating_point():
         raise TypeError(f"x is {x.dtype}: convert to float first, for instance x.float() / 255")
-    kind = torch.float64 if x[0, 0].numel() <= 256 else torch.float32
-    rows = [batch.detach().flatten(2).to(kind) for batch in (x, *others)]
-    mean = rows[0].mean(1, keepdim=True)
-    return [each - mean for each in rows]
+    rows = x.detach().flatten(2)
+    return rows.to(torch.float64 if rows.shape[2] <= 256 else torch.float32)
 
 
 def _check(k: int, cost: str) -> None:

@@ -20,18 +20,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixlab.infinite import no_autocast, wide
-from mixlab.mixup import Method, Mixup, check_batch, draws_alone, mixes_inputs, scored_by_targets
-from mixlab.plans import Pairs, Split, soft_labels
+from mixlab.mixup import Method, Mixup, check_batch, draw_lambda, draws_alone, mixes_inputs, scored_by_targets
+from mixlab.plans import Pairs, Split, no_autocast, soft_labels, wide
+from mixlab.puzzlemix import PuzzleMix
 
 
 class LaMix(Method):
     """LaMix: batches are clean and mixed in turn, and the label of each is partly learned (see the top of the file).
 
     mixing says who is averaged with whom, and lam for the label: by default random partners and lam uniform for every
-    row. Clean batches, the first among them, follow the same equations with i = j. beta in [0, 1]: the weight of the
-    local label; 1 leaves nothing to learn, 0 nothing to go by. detach_target: no gradient through the target, so that
-    the soft head stays as it was drawn (equation 11 is its only way to learn).
+    row. Around PuzzleMix the image is its puzzle for lam = 1/2 in place of the average (equation 5). Clean batches, the
+    first among them, follow the same equations with i = j. beta in [0, 1]: the weight of the local label; 1 leaves
+    nothing to learn, 0 nothing to go by. detach_target: no gradient through the target, so that the soft head stays as
+    it was drawn (equation 11 is its only way to learn).
 
     The soft head is made to the size of the network by `prepare(model)`, before the optimiser is made; it has a bias if
     the network's head has one. The network needs `embed(x)` and `head`, as those of mixlab.models have. Tests use the
@@ -44,7 +45,8 @@ class LaMix(Method):
         super().__init__(rng)
         self.beta, self.detach_target = _check_beta(beta), detach_target
         self.mixing = Mixup(1.0, per_sample=True) if mixing is None else mixing
-        if not (scored_by_targets(self.mixing) and mixes_inputs(self.mixing) and draws_alone(self.mixing)):
+        says_who = draws_alone(self.mixing) or isinstance(self.mixing, PuzzleMix)
+        if not (scored_by_targets(self.mixing) and mixes_inputs(self.mixing) and says_who):
             name = type(self.mixing).__name__
             raise ValueError(f"mixing {name} does more than say who is mixed with whom: LaMix does the rest itself")
         self.soft_head: nn.Linear | None = None
@@ -68,6 +70,13 @@ class LaMix(Method):
             raise ValueError(f"mixing {type(self.mixing).__name__} gives no pairs: LaMix averages two images")
         return Split(Pairs.unchecked(plan.partner, 0.5), plan.label_plan)
 
+    def plan_for(self, model, x, labels):
+        if not isinstance(self.mixing, PuzzleMix):
+            return self.draw(x, labels)
+        puzzle = self.mixing.plan_for(model, x, labels, lam=0.5)
+        lam = draw_lambda(self.mixing.rng, self.mixing.alpha, len(x))
+        return Split(puzzle, Pairs.unchecked(puzzle.partner, lam.to(x.device, non_blocking=True)))
+
     def loss(self, model, x, labels):
         check_batch(x, labels)
         head = _head(model)
@@ -78,7 +87,7 @@ class LaMix(Method):
         if clean:
             r, local = model.embed(x), soft_labels(labels, head.out_features)
         else:
-            plan = self.draw(x, labels)
+            plan = self.plan_for(model, x, labels)
             r, local = model.embed(plan.mix(x)), self.mixing.targets(plan, labels, head.out_features)
         heads = {"bias": head.bias, "soft_bias": self.soft_head.bias}
         return lamix_loss(r, head.weight, self.soft_head.weight, local, self.beta, self.detach_target, **heads)
@@ -113,7 +122,7 @@ def lamix_loss(
     Both heads and the network below learn from it, through the answer and through the target, unless the target is
     detached. In float32 or better: among many classes the entries of p differ by less than bfloat16 resolves.
     """
-    with no_autocast(embedding):
+    with no_autocast(embedding.device):
         target = lamix_target(embedding, soft_head, local, beta, soft_bias)
         answer = F.linear(wide(embedding), wide(head), bias if bias is None else wide(bias)).log_softmax(1)
     return -((target.detach() if detach_target else target) * answer).sum(1).mean()

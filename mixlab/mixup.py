@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixlab.plans import Pairs, soft_labels
+from mixlab.plans import Pairs, soft_labels, wide
 
 
 class Method(nn.Module):
@@ -171,8 +171,7 @@ def soft_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """-(1/n) sum_i sum_c y_ic log softmax(logits_i)_c, for logits (n, c) and soft labels y (n, c), in float32."""
     if logits.shape != y.shape:
         raise ValueError(f"logits {tuple(logits.shape)} and y {tuple(y.shape)} must have the same shape")
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    logits = wide(logits)
     return F.cross_entropy(logits, y.to(logits.dtype))
 
 

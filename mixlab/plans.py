@@ -64,7 +64,7 @@ class Pairs:
         if isinstance(lam, Tensor):
             lam = lam.to(wide).view(-1, *[1] * (x.dim() - 1))
         # a fresh copy, which the lerp may overwrite: partner + lam * (own - partner)
-        mixed = _take(x if other is None else other, self.partner)
+        mixed = take(x if other is None else other, self.partner)
         if x.dtype == wide:
             return mixed.lerp_(x, lam)
         return mixed.to(wide).lerp_(x.to(wide), lam).to(x.dtype)
@@ -126,7 +126,7 @@ class Weights:
         _check_inputs(x, len(self))
         order = _memory_order(x)
         rows = x.permute(order)
-        with _no_autocast(x.device):  # which would take the product in bfloat16, labels included
+        with no_autocast(x.device):  # which would take the product in bfloat16, labels included
             mixed = self._matrix.to(_wide(x.dtype)) @ rows.reshape(len(x), -1).to(_wide(x.dtype))
         return mixed.view(rows.shape).permute(_inverse(order)).to(x.dtype)
 
@@ -266,17 +266,23 @@ def _check_inputs(x: Tensor, n: int) -> None:
         raise ValueError(f"x has shape {tuple(x.shape)}, the plan mixes {n} rows")
 
 
+def wide(x: Tensor) -> Tensor:
+    """x in float32 or better."""
+    return x.to(_wide(x.dtype))
+
+
 def _wide(dtype: torch.dtype) -> torch.dtype:
     """Arithmetic happens in float32 or better: bf16 and fp16 would break lam + (1 - lam) = 1."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _no_autocast(device: torch.device):
+def no_autocast(device: torch.device):
+    """Arithmetic as it stands on a device, within an autocast region too."""
     known = torch.amp.is_autocast_available(device.type)  # the meta device has none
     return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
-def _take(x: Tensor, index: Tensor) -> Tensor:
+def take(x: Tensor, index: Tensor) -> Tensor:
     """x[index] as a copy in the memory layout of x (index_select alone turns channels_last into channels_first)."""
     if x.is_contiguous():
         return x.index_select(0, index)

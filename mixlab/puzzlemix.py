@@ -23,9 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixlab.companions import image_size
-from mixlab.infinite import no_autocast, wide
 from mixlab.mixup import Method, check_alpha, check_batch, draw_lambda
-from mixlab.plans import Pairs, Split, soft_labels
+from mixlab.plans import Pairs, Split, no_autocast, soft_labels, wide
 
 BUDGET, FORBIDDEN = 2**28, 2**29  # costs in whole numbers: all of one image, and what must not be cut; sums fit int32
 
@@ -65,11 +64,13 @@ class PuzzleMix(Method):
     def draw(self, x, labels):
         raise ValueError("PuzzleMix asks the model what is salient: use plan_for(model, x, labels)")
 
-    def plan_for(self, model, x, labels):
+    def plan_for(self, model, x, labels, lam: float | None = None):
+        """The plan for this batch; lam: the share of the own image that every mask aims at, drawn if not given."""
         check_batch(x, labels)
         for count in self.blocks:
             _block_size(x, count)
-        lam, count = draw_lambda(self.rng, self.alpha), self.blocks[self.rng.integers(len(self.blocks))]
+        lam = draw_lambda(self.rng, self.alpha) if lam is None else lam
+        count = self.blocks[self.rng.integers(len(self.blocks))]
         partner = torch.from_numpy(self.rng.permutation(len(x)))
         own = F.avg_pool2d(saliency(model, x, labels)[:, None], _block_size(x, count))[:, 0].cpu()
         mask = puzzle_mask(own, own[partner], lam, self.labels, self.beta, self.eta)
@@ -128,7 +129,7 @@ def saliency(model, x: Tensor, labels: Tensor) -> Tensor:
     training = [part for part in model.modules() if part.training]
     model.eval()
     try:
-        with torch.enable_grad(), no_autocast(x):
+        with torch.enable_grad(), no_autocast(x.device):
             pixels = wide(x.detach()).requires_grad_()
             logits = model(pixels)
             loss = F.cross_entropy(logits, soft_labels(labels, logits.shape[1]), reduction="sum")

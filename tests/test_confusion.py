@@ -4,6 +4,7 @@ import io
 import itertools
 from dataclasses import replace
 from functools import cache
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,18 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mixlab import ConfusionMixup, Mixup, Pairs, one_hot, papers, records, runs, soft_cross_entropy
-from mixlab.confusion import (
-    birkhoff,
-    increment,
-    pair_birkhoff,
-    pair_layers,
-    pair_sequential,
-    pairing_matrix,
-    row_probabilities,
-    sinkhorn,
-)
+from mixlab.confusion import increment, pairing_matrix, row_probabilities, sinkhorn
 from mixlab.data import load
 from mixlab.models import build
+from mixlab.pairing import birkhoff, pair_birkhoff, pair_layers, pair_sequential
 from mixlab.recipes import Recipe
 from mixlab.sweeps import fit_many
 from mixlab.toys import one_ring
@@ -235,9 +228,10 @@ def test_birkhoff_by_hand_and_what_it_refuses():
 def test_layers_by_hand():
     """Two layers of three classes; keys name who is first of its class, and in which order wishes are heard."""
     labels = torch.tensor([2, 0, 1, 1, 0, 2])
-    layers = torch.tensor([[1, 2, 0], [0, 1, 2]] + [[0, 1, 2]] * 4)  # layer 0: 0->1->2->0, layer 1: own class
+    permutations = torch.tensor([[1, 2, 0], [0, 1, 2]])
+    chosen = torch.tensor([0, 1, 1, 1, 1, 1])  # layer 0: 0->1->2->0, the others: own class
     keys = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.5, 0.6]] * 3, dtype=torch.float64)
-    partner = pair_layers(labels, layers, keys)
+    partner = pair_layers(labels, permutations, chosen, keys)
     assert labels[partner].tolist() == [0, 1, 2, 1, 0, 2]  # samples 0, 1, 2 are layer 0, the others layer 1
     assert sorted(partner.tolist()) == list(range(6))
 
@@ -274,7 +268,7 @@ def test_uneven_batches_are_permuted_and_serve_all_the_wishes_they_can(classes_o
     n = len(labels)
     layers = torch.from_numpy(np.stack([rng.permutation(5) for _ in range(n)]))
     keys = torch.from_numpy(rng.random((3, n)))
-    partner = pair_layers(labels, layers, keys)
+    partner = pair_layers(labels, layers, torch.arange(n), keys)
     assert sorted(partner.tolist()) == list(range(n))
     wish = torch.empty_like(labels)
     for a in range(5):
@@ -286,11 +280,21 @@ def test_uneven_batches_are_permuted_and_serve_all_the_wishes_they_can(classes_o
     assert int((labels[partner] == wish).sum()) == int(granted.sum())
 
 
+@given(st.integers(1, 6), st.integers(1, 9), st.integers(0, 5))
+def test_the_short_way_for_even_batches_gives_what_the_long_one_gives(classes, per_class, seed):
+    rng = np.random.default_rng(seed)
+    labels = torch.from_numpy(rng.permutation(classes * per_class) % classes)
+    parts = birkhoff(sinkhorn(torch.from_numpy(rng.lognormal(size=(classes, classes)))))
+    short = pair_birkhoff(labels, *parts, np.random.default_rng(seed))
+    with mock.patch("mixlab.pairing._is_even", return_value=False) as asked:
+        assert torch.equal(pair_birkhoff(labels, *parts, np.random.default_rng(seed)), short) and asked.called
+
+
 def test_who_is_left_over_meets_who_is_left_over_by_chance():
     """0 wishes for 1 and 2 for 3, which are half as many: two samples of 0 and two of 2 share four of the same."""
     labels, rng = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 3]), np.random.default_rng(0)
-    layers = torch.tensor([[1, 0, 3, 2]] * 12)
-    met = [labels[pair_layers(labels, layers, torch.from_numpy(rng.random((3, 12))))[:4]] for _ in range(2000)]
+    wishes, chosen = torch.tensor([[1, 0, 3, 2]]), torch.zeros(12, dtype=torch.int64)
+    met = [labels[pair_layers(labels, wishes, chosen, torch.from_numpy(rng.random((3, 12))))[:4]] for _ in range(2000)]
     shares = torch.stack(met).eq(0).double().sum(1) / 2
     assert abs(shares.mean() - 0.5) < 4 * shares.std() / 2000**0.5
 

@@ -15,6 +15,7 @@ from mixlab import (
     Method,
     Mixup,
     Pairs,
+    PuzzleMix,
     RegMixup,
     Remix,
     Weights,
@@ -23,6 +24,7 @@ from mixlab import (
 )
 from mixlab.data import load
 from mixlab.lamix import lamix_target
+from mixlab.mixup import draw_lambda
 from mixlab.models import build
 from mixlab.recipes import Recipe
 from mixlab.runs import build_method, describe
@@ -171,7 +173,7 @@ def test_without_a_bias_in_the_head_there_is_none_in_the_soft_head():
 
 
 MIXINGS = ["Mixup(1.0)", "Mixup(1.0, per_sample=True)", "CutMix(1.0)", "CutMix(1.0, per_sample=True)", "ERM()"]
-MIXINGS += ["Remix(1.0, [4, 3, 2, 1])", "LabelSmoothing(0.1, Mixup(1.0))"]
+MIXINGS += ["Remix(1.0, [4, 3, 2, 1])", "LabelSmoothing(0.1, Mixup(1.0))", "PuzzleMix(1.0, blocks=(4,))"]
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)
@@ -208,6 +210,20 @@ def test_the_label_weight_is_that_of_the_pairing_and_the_input_is_averaged_all_t
         assert torch.allclose(plan.mix(x), 0.5 * (x + x[plan.partner]), atol=1e-6)
         inner = type(inner)(1.0, **({"counts": [9, 3, 1]} if isinstance(inner, Remix) else {}), rng=3)
         assert torch.equal(plan.mix_labels(one_hot(labels, 3)), inner.draw(x, labels).mix_labels(one_hot(labels, 3)))
+
+
+def test_around_puzzlemix_the_input_is_the_puzzle_for_one_half_and_lam_is_drawn_for_the_label():
+    """Equation 5; two labels, since with three the mask for one half is mostly one half."""
+    x, labels = images()
+    net = build("quick_resnet", 3, seed=0)
+    inner, same = (PuzzleMix(1.0, blocks=(4,), labels=2, transport=False, rng=3) for _ in range(2))
+    plan = LaMix(mixing=inner).plan_for(net, x, labels)
+    puzzle = same.plan_for(net, x, labels, lam=0.5)
+    assert torch.equal(plan.mix(x), puzzle.mix(x)) and not torch.allclose(plan.mix(x), Pairs(plan.partner, 0.5).mix(x))
+    lam = plan.label_plan.lam
+    assert torch.equal(lam, draw_lambda(same.rng, 1.0, 6)) and len(set(lam.tolist())) == 6
+    with pytest.raises(ValueError, match="PuzzleMix asks the model"):
+        LaMix(mixing=inner).draw(x, labels)
 
 
 def test_preparation_and_end_of_epoch_reach_the_pairing():

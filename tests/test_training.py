@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mixlab import ERM, LabelSmoothing, Mixup
+from mixlab import ERM, LabelSmoothing, Mixup, papers
 from mixlab.data import load
 from mixlab.models import build
 from mixlab.recipes import RECIPES, Recipe, recipe
@@ -66,6 +66,7 @@ def test_killed_by_the_system_and_resumed_ends_where_uninterrupted_ends(tmp_path
     script = tmp_path / "train.py"
     script.write_text(
         "import sys, torch\n"
+        f"sys.path.insert(0, {str(papers.ROOT)!r})\n"
         "torch.set_num_threads(1)\n"
         "from tests.test_training import start, SMALL, fit, DATA, build, Mixup\n"
         "from dataclasses import replace\n"
