@@ -30,6 +30,7 @@ class InfiniteClass(Around):
     axes: "class", "pair" or "both", the sum of the two. At the start both together are near 2 log n, not log c, and the
     loss depends on the batch: n = 1 has nothing to tell apart and costs nothing. One lam for the whole batch makes many
     of its classifiers equal, which puts a floor under the loss; per_sample=True in the method inside has them differ.
+    The class axis keeps a floor even then: a classifier that lies between others is never the best for any image.
     Spreading the target over equal ones is no remedy: their scores are equal too, so neither loss nor gradient changes.
     """
 

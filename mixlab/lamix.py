@@ -32,7 +32,7 @@ class LaMix(Method):
     row. Around PuzzleMix the image is its puzzle for lam = 1/2 in place of the average (equation 5). Clean batches, the
     first among them, follow the same equations with i = j. beta in [0, 1]: the weight of the local label; 1 leaves
     nothing to learn, 0 nothing to go by. detach_target: no gradient through the target, so that the soft head stays as
-    it was drawn (equation 11 is its only way to learn).
+    it was drawn (equation 11 is its only way to learn). originals=False leaves the clean batches out.
 
     The soft head is made to the size of the network by `prepare(model)`, before the optimiser is made; it has a bias if
     the network's head has one. The network needs `embed(x)` and `head`, as those of mixlab.models have. Tests use the
@@ -41,9 +41,16 @@ class LaMix(Method):
 
     usual: ClassVar[dict] = {"beta": 0.5}
 
-    def __init__(self, beta: float = 0.5, mixing: Method | None = None, detach_target: bool = False, rng=None):
+    def __init__(
+        self,
+        beta: float = 0.5,
+        mixing: Method | None = None,
+        detach_target: bool = False,
+        originals: bool = True,
+        rng=None,
+    ):
         super().__init__(rng)
-        self.beta, self.detach_target = _check_beta(beta), detach_target
+        self.beta, self.detach_target, self.originals = _check_beta(beta), detach_target, originals
         self.mixing = Mixup(1.0, per_sample=True) if mixing is None else mixing
         says_who = draws_alone(self.mixing) or isinstance(self.mixing, PuzzleMix)
         if not (scored_by_targets(self.mixing) and mixes_inputs(self.mixing) and says_who):
@@ -82,7 +89,7 @@ class LaMix(Method):
         head = _head(model)
         if self.soft_head is None or self.soft_head.weight.shape != head.weight.shape:
             raise ValueError("method LaMix has no soft head for this model: call prepare(model) before the optimiser")
-        clean = self.steps % 2 == 0
+        clean = self.originals and self.steps % 2 == 0
         self.steps += 1
         if clean:
             r, local = model.embed(x), soft_labels(labels, head.out_features)
@@ -104,7 +111,8 @@ class LaMix(Method):
         self.steps = state["steps"]
 
     def extra_repr(self) -> str:
-        return f"beta={self.beta}" + ", detach_target=True" * self.detach_target
+        other = ", detach_target=True" * self.detach_target + ", originals=False" * (not self.originals)
+        return f"beta={self.beta}" + other
 
 
 def lamix_loss(

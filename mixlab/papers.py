@@ -72,6 +72,12 @@ def _companion(paper: str | None, method: str, params: dict) -> tuple[str, dict]
         return "CutMix", {"alpha": 1.0, **params}
     if method == "LaMix" and params == {"beta": 0.5}:
         return "LaMix", partners
+    if paper == "lamix" and method == "PuzzleMix":
+        return "PuzzleMix", {"alpha": 1.0, **params}
+    if params.pop("input", None) == "PuzzleMix at lambda=0.5":
+        return "LaMix", {"mixing": Expression("PuzzleMix(alpha=1.0)"), **params}
+    if method == "LaMix without original samples":
+        return "LaMix", {**partners, "originals": False}
     if method == "LaMix without global soft label":
         return "LaMix", {"beta": 1.0, **partners, **params}
     if method == "mixup + uniform label smoothing":

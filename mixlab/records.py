@@ -72,7 +72,7 @@ def compare(published: list[dict], runs: list[dict], dataset_as: dict[str, str] 
         answers = [run for run in runs if _answers(run, row, wanted)]
         groups: dict[tuple, list[float]] = {}
         for run in answers:
-            groups.setdefault((run["dataset"], run["budget"], run.get("device", "?")), []).append(run["error"])
+            groups.setdefault((_set_name(run), run["budget"], run.get("device", "?")), []).append(run["error"])
         for (dataset, budget, device), errors in sorted(groups.items()):
             where = {"measured_on": dataset, "budget": budget, "device": device}
             lines.append({**_line(row), **_ours(row, errors), **where})
@@ -117,6 +117,11 @@ def _answers(run: dict, row: dict, dataset: str) -> bool:
         and run.get("row", run["params"]) == params
         and (row["model"] is None or _same_model(run["model"], row["model"]))
     )
+
+
+def _set_name(run: dict) -> str:
+    """The data set, with its options where it has any: shapes of 16 and of 32 pixels are not one set."""
+    return run["data"] if "(" in (run.get("data") or "") else run["dataset"]
 
 
 def _same_model(ours: str, printed: str) -> bool:

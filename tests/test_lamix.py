@@ -127,6 +127,17 @@ def test_batches_are_clean_and_mixed_in_turn_and_the_input_is_the_plain_average(
     assert losses[0] == pytest.approx(by_hand.item(), abs=1e-6)
 
 
+def test_without_originals_every_batch_is_mixed():
+    x, labels = images()
+    net = build("quick_resnet", 3, seed=0)
+    method, same, seen = prepared(net, originals=False), prepared(net), []
+    net.stages[0].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    for step in range(2):
+        method.loss(net, x, labels)
+        assert torch.equal(seen[step], same.draw(x, labels).mix(x))
+    assert "originals=False" in describe(method) and "originals=False" in repr(method)
+
+
 def test_at_beta_one_clean_batches_are_erm_and_mixed_ones_cross_entropy_of_the_average():
     x, labels = images()
     net = build("quick_resnet", 3, seed=0)

@@ -90,6 +90,14 @@ def test_one_run_has_no_spread_and_no_run_says_so():
     assert sum(line["budget"] == "not run" for line in lines) == 24
 
 
+def test_sets_of_one_name_and_other_options_are_never_pooled():
+    sizes = ("shapes(size=16)", "shapes(n_train=2000)", "shapes")
+    runs = [{**RUN, "dataset": "shapes", "data": data, "error": 1.0 + i} for i, data in enumerate(sizes)]
+    row = {**papers.rows("kmixup", "table9a")[0], "dataset": "shapes", "method": "mixup", "params": {"alpha": 1.0}}
+    lines = records.compare([{**row, "model": None}], runs)
+    assert [(line["measured_on"], line["n"]) for line in lines] == [(data, 1) for data in sorted(sizes)]
+
+
 def test_budgets_and_devices_are_never_pooled():
     lines = [
         line
