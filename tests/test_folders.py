@@ -44,7 +44,7 @@ def get(folder, **options):
     return load(folder, root=folder.parent, **options)
 
 
-def refused(folder, sentence, **options):
+def assert_refused(folder, sentence, **options):
     with pytest.raises(ValueError, match=sentence):
         get(folder, **options)
     assert not list(folder.parent.glob("*.pixels")) and not list(folder.parent.glob(".*"))
@@ -127,7 +127,7 @@ def test_photos_are_turned_the_way_the_camera_was_held(tmp_path):
 
 def test_sizes_that_differ_are_told_with_what_to_do(photos):
     save(photos / "train" / "dog" / "9.png", colour(9))
-    refused(photos, r"1 of 19 images cannot be used:\n.*9\.png: 9 x 9 pixels where the first has 8 x 8.*size=32")
+    assert_refused(photos, r"1 of 19 images cannot be used:\n.*9\.png: 9 x 9 pixels where the first has 8 x 8.*size=32")
     assert get(photos, size=8).train_x.shape == (13, 3, 8, 8)
 
 
@@ -136,7 +136,7 @@ def test_an_unreadable_image_is_named_and_the_next_attempt_works(photos, where):
     file = photos / "train" / where
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
-    refused(photos, rf"{where}: not readable")
+    assert_refused(photos, rf"{where}: not readable")
     file.write_bytes(content)
     assert len(get(photos).train_x) == 12
 
@@ -144,12 +144,12 @@ def test_an_unreadable_image_is_named_and_the_next_attempt_works(photos, where):
 def test_all_unreadable_images_are_counted(photos):
     for i in range(4):
         (photos / "train" / "dog" / f"{i}.png").write_text("not an image")
-    refused(photos, "4 of 18 images cannot be used:(\n.*not readable.*){3}\n  …")
+    assert_refused(photos, "4 of 18 images cannot be used:(\n.*not readable.*){3}\n  …")
 
 
 def test_sixteen_bits_are_not_cut_to_eight_in_silence(photos):
     save(photos / "train" / "dog" / "0.png", np.full((8, 8), 40_000, np.uint16))
-    refused(photos, "more than 8 bits a channel")
+    assert_refused(photos, "more than 8 bits a channel")
 
 
 def test_a_second_load_decodes_nothing_and_each_change_is_noticed(photos, monkeypatch):
@@ -217,7 +217,7 @@ def test_tiny_imagenets_one_class_reading_is_refused(tmp_path):
     make_tiny(tmp_path / "tiny")
     (tmp_path / "tiny" / "val" / "val_annotations.txt").unlink()
     (tmp_path / "tiny" / "test").rename(tmp_path / "elsewhere")
-    refused(tmp_path / "tiny", r"labels in val_annotations\.txt, which is not there.* one class.*more than 50%")
+    assert_refused(tmp_path / "tiny", r"labels in val_annotations\.txt, which is not there.* one class.*more than 50%")
 
 
 @pytest.mark.parametrize("lost", ["image", "line"])
@@ -229,7 +229,7 @@ def test_annotations_and_images_must_pair_up(tmp_path, lost):
     else:
         lines = (val / "val_annotations.txt").read_text().splitlines(True)
         (val / "val_annotations.txt").write_text("".join(lines[:2] + lines[3:]))
-    refused(tmp_path / "tiny", r"1 files and lines of val_annotations\.txt do not pair up, val_2\.JPEG first")
+    assert_refused(tmp_path / "tiny", r"1 files and lines of val_annotations\.txt do not pair up, val_2\.JPEG first")
 
 
 def test_val_sorted_into_classes_needs_no_annotations(tmp_path):
@@ -272,11 +272,11 @@ def spoil_test(root):
 )
 def test_what_is_wrong_with_a_folder_is_said(photos, spoil, sentence):
     spoil(photos)
-    refused(photos, sentence)
+    assert_refused(photos, sentence)
 
 
 def test_a_class_of_one_image_cannot_be_split(tmp_path):
     for name, many in (("cat", 3), ("dog", 1)):
         for i in range(many):
             save(tmp_path / "photos" / name / f"{i}.png", colour())
-    refused(tmp_path / "photos", "dog holds one image: a class needs two")
+    assert_refused(tmp_path / "photos", "dog holds one image: a class needs two")
