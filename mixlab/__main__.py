@@ -55,11 +55,7 @@ def _report(options) -> int:
         published = papers.rows(name, *options.table.split("/")[1:] if options.table else ())
         lines = records.compare(published, runs)
         print(records.as_markdown(lines if options.all else [line for line in lines if line["n"]] or lines[:0]))
-        cells = {}
-        for line in lines:  # a cell that was measured under several budgets has a line for each
-            key = (line["table"], line["dataset"], line["model"], line["method"], str(line["params"]))
-            cells[key] = cells.get(key, False) or line["n"] > 0
-        print(f"{name}: {sum(cells.values())} of {len(cells)} cells measured\n")
+        print("{}: {} of {} cells measured\n".format(name, *records.count_cells(lines)))
     return 0
 
 

@@ -138,8 +138,9 @@ def _line_up(groups: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor, 
 
 
 def check_labels(labels: Tensor, classes: int) -> Tensor:
+    """labels (n,) as int64 if they are whole numbers below the number of classes; on a GPU the range is not read."""
     if labels.dim() != 1 or len(labels) == 0 or labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(f"labels must be whole numbers (n,) with n >= 1, not {labels.dtype} {tuple(labels.shape)}")
-    if labels.is_cpu and not 0 <= int(labels.min()) <= int(labels.max()) < classes:  # on a GPU this would wait for it
+    if labels.is_cpu and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ValueError(f"labels must lie in 0..{classes - 1}, found {int(labels.min())} to {int(labels.max())}")
     return labels.long()

@@ -60,14 +60,14 @@ class Pairs:
         other: a second batch of the same kind, if the partners stand there and not in x.
         """
         _check_inputs(x, self.partner.shape[0])
-        wide, lam = _wide(x.dtype), self.lam
+        dtype, lam = _wide(x.dtype), self.lam
         if isinstance(lam, Tensor):
-            lam = lam.to(wide).view(-1, *[1] * (x.dim() - 1))
+            lam = lam.to(dtype).view(-1, *[1] * (x.dim() - 1))
         # a fresh copy, which the lerp may overwrite: partner + lam * (own - partner)
         mixed = take(x if other is None else other, self.partner)
-        if x.dtype == wide:
+        if x.dtype == dtype:
             return mixed.lerp_(x, lam)
-        return mixed.to(wide).lerp_(x.to(wide), lam).to(x.dtype)
+        return mixed.to(dtype).lerp_(x.to(dtype), lam).to(x.dtype)
 
     def mix_labels(self, y: Tensor, other: Tensor | None = None) -> Tensor:
         """y (n, c) soft labels -> (n, c) soft labels, at least float32."""

@@ -81,6 +81,15 @@ def compare(published: list[dict], runs: list[dict], dataset_as: dict[str, str] 
     return lines
 
 
+def count_cells(lines: list[dict]) -> tuple[int, int]:
+    """How many printed cells the lines of `compare` are about, measured and in all: one may have several budgets."""
+    cells: dict[tuple, bool] = {}
+    for line in lines:
+        key = (line["table"], line["dataset"], line["model"], line["method"], str(line["params"]))
+        cells[key] = cells.get(key, False) or line["n"] > 0
+    return sum(cells.values()), len(cells)
+
+
 def as_markdown(lines: list[dict]) -> str:
     """The lines of `compare` as a Markdown table."""
     head = ("data set", "method", "paper", "ours (mean ± std)", "n", "gap", "gap / s.e.", "budget")

@@ -111,6 +111,11 @@ def test_budgets_and_devices_are_never_pooled():
     ]
 
 
+def test_a_cell_measured_under_two_budgets_counts_once():
+    once, twice = compared(RUN), compared(RUN, {**RUN, "budget": "5 epochs"})
+    assert len(twice) == len(once) + 1 and records.count_cells(twice) == records.count_cells(once) == (1, 25)
+
+
 @pytest.mark.parametrize(
     "change", [{"dataset": "four_bars"}, {"method": "ERM"}, {"params": {"alpha": 2.0}}, {"model": "fc 10,120"}]
 )
