@@ -8,13 +8,13 @@ __version__ = "0.1.0"
 
 from mixlab.companions import CutMix, ManifoldMixup, RegMixup, Remix
 from mixlab.confusion import ConfusionMixup
+from mixlab.course.scales import scale
 from mixlab.infinite import InfiniteClass, infinite_class_loss
 from mixlab.kmixup import KMixup
 from mixlab.lamix import LaMix, lamix_loss
 from mixlab.mixup import ERM, LabelSmoothing, Method, Mixup, draw_lambda, soft_cross_entropy
 from mixlab.plans import Pairs, Split, Weights, join, one_hot, soft_labels
 from mixlab.puzzlemix import PuzzleMix
-from mixlab.scales import scale
 from mixlab.zeta import ZetaMixup
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The command line: python -m mixlab doctor | notebooks | run | report | bench."""
+"""The command line: python -m mixlab doctor | notebooks | run | report."""
 
 import argparse
 import sys
@@ -15,19 +15,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _doctor(options) -> int:
-    from mixlab.doctor import examine
+    from mixlab.course.doctor import examine
 
     return examine()
 
 
 def _notebooks(options) -> int:
-    from mixlab import course
+    from mixlab.course import build as course
 
     return course.run(options.names, save=options.save)
 
 
 def _run(options) -> int:
-    from mixlab import runs
+    from mixlab.results import runs
 
     if options.table:
         wanted = runs.from_table(options.table, options.recipe, options.seeds, options.data)
@@ -44,7 +44,7 @@ def _run(options) -> int:
 
 
 def _report(options) -> int:
-    from mixlab import papers, records
+    from mixlab.results import papers, records
 
     runs, complaints = records.read()
     for complaint in complaints:
@@ -61,7 +61,7 @@ def _report(options) -> int:
 
 def _missing(options, done) -> int:
     """Table by table, the runs that would fill empty cells, about how long they take here, and the command."""
-    from mixlab import papers, runs
+    from mixlab.results import papers, runs
 
     device = runs.default_device()
     known_tables = [f"{paper}/{table['id']}" for paper in papers.names() for table in papers.tables(paper)]
@@ -83,12 +83,6 @@ def _missing(options, done) -> int:
     return 0
 
 
-def _bench(options) -> int:
-    from mixlab import bench
-
-    return bench.run(options.what)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mixlab", description="The course's command line.")
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -105,9 +99,6 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--all", action="store_true", help="also show the cells that nobody has run")
     report.set_defaults(run=_report)
     _add_run(commands)
-    bench = commands.add_parser("bench", help="measure speed beside other libraries")
-    bench.add_argument("what", nargs="?", default="all", help="one part, such as mixing or matching; default: all")
-    bench.set_defaults(run=_bench)
     return parser
 
 

@@ -88,8 +88,8 @@ class ManifoldMixup(Around):
         h = net.hidden(x, stage),    logits = net(plan.mix(h), start=stage),    stage uniform over `stages`
 
     The plan is drawn from h, so that a method that matches its inputs matches the features; labels mix as ever. What
-    lies before the place sees clean images, also in its BatchNorms. stages: places as in mixlab.models. 0 is the input
-    and plain mixup; 1 comes after the stem, in PreActResNets a lone convolution, so that mixing there is mixing images;
+    lies before the place sees clean images, also in its BatchNorms. stages: places as in training/models.py. 0 is the
+    input and plain mixup; 1 comes after the stem, in PreActResNets a lone convolution, so mixing there is mixing images;
     2 is the first place of its own. (0, 2) is the coin flip between the input and the output of the first group of
     blocks; the released code of manifold mixup draws from what is (0, 2, 3) here.
     """

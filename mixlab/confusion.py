@@ -20,8 +20,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mixlab.birkhoff import birkhoff, check_labels, check_matrix, pair_birkhoff, pair_sequential
 from mixlab.mixup import Method, check_alpha, check_batch, draw_lambda
-from mixlab.pairing import birkhoff, check_labels, check_matrix, pair_birkhoff, pair_sequential
 from mixlab.plans import Pairs, soft_labels
 
 FLOOR = 1e-6  # a class pair never confused: keeps gamma -> 0 continuous (0^0 is 1, 0^0.01 is 0) and Sinkhorn possible

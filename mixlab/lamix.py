@@ -35,7 +35,7 @@ class LaMix(Method):
     it was drawn (equation 11 is its only way to learn). originals=False leaves the clean batches out.
 
     The soft head is made to the size of the network by `prepare(model)`, before the optimiser is made; it has a bias if
-    the network's head has one. The network needs `embed(x)` and `head`, as those of mixlab.models have. Tests use the
+    the network's head has one. The network needs `embed(x)` and `head`, as those of mixlab have. Tests use the
     network alone.
     """
 

@@ -1,4 +1,4 @@
-"""Small sets in the published formats, for the tests of `mixlab.data`.
+"""Small sets in the published formats, for the tests of `mixlab.data.sets`.
 
 Each maker puts its set on the site under the published names, tells torchvision the checksums of the small files, and
 returns train_x, train_y, test_x, test_y.

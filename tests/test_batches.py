@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixlab.batches import Batches
+from mixlab.data.batches import Batches
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 rng = np.random.default_rng(0)

@@ -28,8 +28,8 @@ from mixlab import (
 )
 from mixlab.companions import Boxes, cutmix_box, kept_area, remix_lambda
 from mixlab.mixup import draws_alone, mixes_inputs, scored_by_cross_entropy, scored_by_targets
-from mixlab.models import build
-from mixlab.runs import build_method, describe, methods, usual_methods
+from mixlab.results.runs import build_method, describe, methods, usual_methods
+from mixlab.training.models import build
 
 
 def images(n=6, channels=3, height=8, width=10, seed=0):

@@ -13,15 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from mixlab import ConfusionMixup, Mixup, Pairs, one_hot, papers, records, runs, soft_cross_entropy
+from mixlab import ConfusionMixup, Mixup, Pairs, one_hot, soft_cross_entropy
+from mixlab.birkhoff import birkhoff, pair_birkhoff, pair_layers, pair_sequential
 from mixlab.confusion import increment, pairing_matrix, row_probabilities, sinkhorn
-from mixlab.data import load
-from mixlab.models import build
-from mixlab.pairing import birkhoff, pair_birkhoff, pair_layers, pair_sequential
-from mixlab.recipes import Recipe
-from mixlab.sweeps import fit_many
-from mixlab.toys import one_ring
-from mixlab.training import Diverged, Training, fit
+from mixlab.data.sets import load
+from mixlab.data.toys import one_ring
+from mixlab.results import papers, records, runs
+from mixlab.training.loop import Diverged, Training, fit
+from mixlab.training.models import build
+from mixlab.training.recipes import Recipe
+from mixlab.training.sweeps import fit_many
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
 # 0 and 1 are confused with each other, 2 with nothing in particular; doubly stochastic as it stands
@@ -286,7 +287,7 @@ def test_the_short_way_for_even_batches_gives_what_the_long_one_gives(classes, p
     labels = torch.from_numpy(rng.permutation(classes * per_class) % classes)
     parts = birkhoff(sinkhorn(torch.from_numpy(rng.lognormal(size=(classes, classes)))))
     short = pair_birkhoff(labels, *parts, np.random.default_rng(seed))
-    with mock.patch("mixlab.pairing._is_even", return_value=False) as asked:
+    with mock.patch("mixlab.birkhoff._is_even", return_value=False) as asked:
         assert torch.equal(pair_birkhoff(labels, *parts, np.random.default_rng(seed)), short) and asked.called
 
 

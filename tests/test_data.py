@@ -16,9 +16,9 @@ from PIL import Image
 from published import MAKERS, md5
 from test_folders import make_split, make_tiny
 
-from mixlab import data as data_module
-from mixlab import downloads, folders
-from mixlab.data import load
+from mixlab.data import downloads, folders
+from mixlab.data import sets as data_module
+from mixlab.data.sets import load
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="limits and locks of POSIX systems")
 
@@ -243,7 +243,7 @@ def test_a_set_says_what_it_is():
     [
         (lambda: load("cifar"), "name must be one of shapes, digits, cifar10, .* or a folder of images .* got 'cifar'"),
         (lambda: load("cifar10", size=64), "size cannot be chosen for cifar10"),
-        (lambda: load("cifar10", n_train=100), r"n_train: only shapes are drawn to order; mixlab\.subsets"),
+        (lambda: load("cifar10", n_train=100), r"n_train: only shapes are drawn to order; data"),
         (lambda: load("digits", size=0), "size must be a whole number of pixels, got 0"),
         (lambda: load("shapes", n_train=0), "n must be a whole number of at least 1, got 0"),
         (lambda: load("cifar10", root="/no/such/folder"), "root must be a folder, there is none at /no/such/folder"),

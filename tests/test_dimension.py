@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mixlab.dimension import local_pca, maximum_likelihood
-from mixlab.toys import half_moons, helix
+from mixlab.data.toys import half_moons, helix
+from mixlab.training.dimension import local_pca, maximum_likelihood
 
 
 def torus(n, d):

@@ -15,8 +15,8 @@ import pytest
 from failing_disk import files_limited_to, read_only_folder
 from local_server import serve
 
-from mixlab import downloads
-from mixlab.downloads import alone, fetch, unpack, whole
+from mixlab.data import downloads
+from mixlab.data.downloads import alone, fetch, unpack, whole
 
 CONTENT = np.random.default_rng(0).bytes(700_000)
 posix = pytest.mark.skipif(sys.platform == "win32", reason="limits and locks of POSIX systems")

@@ -1,6 +1,6 @@
 """Exercises: graded without stopping the notebook, and cut from their solutions."""
 
-from mixlab.exercises import YOUR_TURN, Grader, cut
+from mixlab.course.exercises import YOUR_TURN, Grader, cut
 
 
 def test_grader_counts_right_wrong_broken_and_untried(capsys):

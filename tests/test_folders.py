@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixlab import folders, pixels
-from mixlab.data import load
+from mixlab.data import folders, pixels
+from mixlab.data.sets import load
 
 rng = np.random.default_rng(0)
 

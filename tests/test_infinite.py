@@ -22,8 +22,8 @@ from mixlab import (
     one_hot,
 )
 from mixlab.infinite import pair_scores
-from mixlab.models import build
-from mixlab.runs import build_method, describe
+from mixlab.results.runs import build_method, describe
+from mixlab.training.models import build
 
 
 def batch(n=6, c=4, dtype=torch.float64, seed=0):

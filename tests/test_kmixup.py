@@ -14,14 +14,15 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.stats import beta
 
-from mixlab import ERM, KMixup, LabelSmoothing, Mixup, Pairs, one_hot, runs
-from mixlab.data import load
+from mixlab import ERM, KMixup, LabelSmoothing, Mixup, Pairs, one_hot
+from mixlab.data.sets import load
+from mixlab.data.toys import one_ring, swiss_roll
 from mixlab.kmixup import expected_min_square, match, matched_alpha, mean_square, perturbation
-from mixlab.models import build
-from mixlab.recipes import Recipe
-from mixlab.sweeps import fit_many
-from mixlab.toys import one_ring, swiss_roll
-from mixlab.training import fit, one_ahead
+from mixlab.results import runs
+from mixlab.training.loop import fit, one_ahead
+from mixlab.training.models import build
+from mixlab.training.recipes import Recipe
+from mixlab.training.sweeps import fit_many
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
 METRIC = {"squared": "sqeuclidean", "euclidean": "euclidean"}

@@ -22,13 +22,13 @@ from mixlab import (
     lamix_loss,
     one_hot,
 )
-from mixlab.data import load
+from mixlab.data.sets import load
 from mixlab.lamix import lamix_target
 from mixlab.mixup import draw_lambda
-from mixlab.models import build
-from mixlab.recipes import Recipe
-from mixlab.runs import build_method, describe
-from mixlab.training import Training
+from mixlab.results.runs import build_method, describe
+from mixlab.training.loop import Training
+from mixlab.training.models import build
+from mixlab.training.recipes import Recipe
 
 
 def parts(n=5, width=3, c=4):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mixlab import Pairs, one_hot
-from mixlab.metrics import calibration_error, error, mixed_accuracy
+from mixlab.training.measures import calibration_error, error, mixed_accuracy
 
 
 def test_error_in_percent():

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mixlab import models
-from mixlab.models import build, names
+from mixlab.training import models
+from mixlab.training.models import build, names
 
 # Parameters with 10 classes and colour images, and the size as it is published, in millions.
 PUBLISHED = {
@@ -250,7 +250,7 @@ def test_one_graph_holds_the_network_from_the_images_or_from_a_hidden_stage(name
 
 def test_import_needs_nothing_but_torch_and_numpy():
     heavy = "{'torchvision', 'scipy', 'sklearn', 'matplotlib', 'PIL'}"
-    code = f"import sys, mixlab.models; assert not (found := {heavy} & set(sys.modules)), found"
+    code = f"import sys, mixlab.training.models; assert not (found := {heavy} & set(sys.modules)), found"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -9,9 +9,9 @@ import re
 import pytest
 from PIL import Image
 
-from mixlab import course
-from mixlab.exercises import cut
-from mixlab.papers import ROOT
+from mixlab.course import build as course
+from mixlab.course.exercises import cut
+from mixlab.places import ROOT
 
 MAIN = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))

@@ -2,8 +2,9 @@
 
 import pytest
 
-from mixlab import Method, papers
-from mixlab.runs import build_method, describe, from_table, parameters
+from mixlab import Method
+from mixlab.results import papers
+from mixlab.results.runs import build_method, describe, from_table, parameters
 
 CELLS = {"kmixup": 536, "zeta": 62, "confusion": 14, "lamix": 146, "infinite": 39}
 

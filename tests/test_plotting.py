@@ -7,15 +7,15 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 
-from mixlab import plotting
+from mixlab.course import pictures
 
 
 def test_a_soft_label_has_the_colour_between():
     y = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
-    ends = np.array([to_rgb(colour) for colour in plotting.COLOURS[:2]])
-    assert np.allclose(plotting.colours(y), [ends[0], 0.25 * ends[0] + 0.75 * ends[1]])
+    ends = np.array([to_rgb(colour) for colour in pictures.COLOURS[:2]])
+    assert np.allclose(pictures.colours(y), [ends[0], 0.25 * ends[0] + 0.75 * ends[1]])
     with pytest.raises(ValueError, match="11 classes, there are 10 colours"):
-        plotting.colours(torch.ones(1, 11))
+        pictures.colours(torch.ones(1, 11))
 
 
 def test_a_slider_draws_at_once_and_again_when_a_knob_is_turned():
@@ -25,7 +25,7 @@ def test_a_slider_draws_at_once_and_again_when_a_knob_is_turned():
         seen.append((k, name))
         return plt.figure(figsize=(1, 1 + k))
 
-    box = plotting.slider(draw, k=ipywidgets.IntSlider(1, 0, 5), name=["a", "b"])
+    box = pictures.slider(draw, k=ipywidgets.IntSlider(1, 0, 5), name=["a", "b"])
     *knobs, image = box.children
     before = image.value
     assert seen == [(1, "a")] and bytes(before[:4]) == b"\x89PNG" and [k.description for k in knobs] == ["k", "name"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mixlab.papers import ROOT
+from mixlab.places import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,7 +53,8 @@ def test_import_needs_no_extra_and_pulls_in_nothing_heavy():
         "hypothesis",
         "ot",
     ]
-    modules = [f"mixlab.{path.stem}" for path in (ROOT / "mixlab").glob("*.py") if path.stem != "__main__"]
+    paths = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "mixlab").rglob("*.py")]
+    modules = [".".join(path.parts) for path in paths if path.name not in ("__main__", "__init__")]
     code = f"""
 import importlib, sys
 sys.modules.update(dict.fromkeys({[*extras, "timm"]}))
@@ -72,7 +73,7 @@ def test_import_adds_under_half_a_second_to_torchs_own():
 
 
 def test_every_module_is_small():
-    for path in (ROOT / "mixlab").glob("*.py"):
+    for path in (ROOT / "mixlab").rglob("*.py"):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 330, path.name
 
 
@@ -104,7 +105,7 @@ def version(name):
     if name == "scipy": raise m.PackageNotFoundError(name)
     return "2.0.1+cpu" if name == "torch" else real(name)
 m.version = version
-from mixlab.doctor import examine
+from mixlab.course.doctor import examine
 sys.exit(examine())
 """
     result = python("-c", code)
@@ -198,7 +199,11 @@ def test_the_walk_of_the_syntax_tree_sees_what_it_looks_for():
 
 
 def test_no_word_of_where_it_was_made():
-    for path in [p for pattern in ("*.md", "*.toml", "*.yml", "mixlab/*.py", "tests/*.py") for p in ROOT.glob(pattern)]:
+    for path in [
+        p
+        for pattern in ("*.md", "*.toml", "*.yml", "mixlab/**/*.py", "bench/*.py", "tests/*.py")
+        for p in ROOT.glob(pattern)
+    ]:
         assert not re.search(r"/(home|root|work|Users)/\w", path.read_text(encoding="utf-8")), path.name
 
 

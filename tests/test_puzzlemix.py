@@ -9,11 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from mixlab import InfiniteClass, LaMix, ManifoldMixup, PuzzleMix, RegMixup, one_hot
-from mixlab.models import build
+from mixlab.data.toys import one_ring
 from mixlab.puzzlemix import Puzzle, minimum_cut, puzzle_energy, puzzle_mask, saliency, transport
-from mixlab.runs import build_method, describe
-from mixlab.sweeps import fit_many
-from mixlab.toys import one_ring
+from mixlab.results.runs import build_method, describe
+from mixlab.training.models import build
+from mixlab.training.sweeps import fit_many
 
 
 def shares(n, count, seed=0, power=3):

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from mixlab import papers, records
+from mixlab.results import papers, records
 
 RUN = {
     "dataset": "one_ring",

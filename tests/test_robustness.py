@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from mixlab.data import load
-from mixlab.models import build
-from mixlab.robustness import PixelModel, error_under, fgsm, noisy
-from mixlab.training import held_batches, measure_error
+from mixlab.data.sets import load
+from mixlab.training.loop import held_batches, measure_error
+from mixlab.training.measures import PixelModel, error_under, fgsm, noisy
+from mixlab.training.models import build
 
 DATA = load("shapes", n_train=40, n_test=70)
 

@@ -11,9 +11,10 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from mixlab import ERM, LabelSmoothing, Mixup, records, runs
-from mixlab.papers import ROOT
-from mixlab.runs import Run, build_method, describe, do, from_grid, from_table, load_data, make_run
+from mixlab import ERM, LabelSmoothing, Mixup
+from mixlab.places import ROOT
+from mixlab.results import records, runs
+from mixlab.results.runs import Run, build_method, describe, do, from_grid, from_table, load_data, make_run
 
 DATA = "shapes(n_train=96, n_test=48)"
 
@@ -107,7 +108,7 @@ def test_minutes_stop_cleanly_and_the_next_call_goes_on(tmp_path, checkpoints):
 
 def worker(rank, grid, folder, home):
     """What torchrun starts for each process: the command line with a rank in the environment."""
-    code = f"import sys, mixlab.runs as r, pathlib; r.CHECKPOINTS = pathlib.Path({str(home)!r}); "
+    code = f"import sys, mixlab.results.runs as r, pathlib; r.CHECKPOINTS = pathlib.Path({str(home)!r}); "
     code += "import torch; torch.set_num_threads(1); import mixlab.__main__ as m; sys.exit(m.main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "run", "--grid", str(grid), "--folder", str(folder), "--device", "cpu"]
     environment = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "CI": "true"}

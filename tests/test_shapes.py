@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mixlab import shapes
-from mixlab.shapes import CLASSES, coverage, draw
+from mixlab.data import shapes
+from mixlab.data.shapes import CLASSES, coverage, draw
 
 SIZES = (28, 32, 64)
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mixlab import runs, speech
-from mixlab.data import load
-from mixlab.training import training_batches
+from mixlab.data import speech
+from mixlab.data.sets import load
+from mixlab.results import runs
+from mixlab.training.loop import training_batches
 
 
 def record(path, samples, rate, channels=1):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixlab import subsets
+from mixlab.data import subsets
 
 
 @dataclass(frozen=True)

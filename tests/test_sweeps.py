@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from mixlab import ERM, LabelSmoothing, Method, Mixup, Weights
-from mixlab.sweeps import Nets, adam, fit_many
-from mixlab.toys import four_bars, one_ring, swiss_roll
+from mixlab.data.toys import four_bars, one_ring, swiss_roll
+from mixlab.training.sweeps import Nets, adam, fit_many
 
 SMALL = {"hidden": (16, 12), "epochs": 6, "batch_size": 20, "progress": False}
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.special import betainc
 
-from mixlab import papers
-from mixlab.toys import TOYS, four_bars, half_moons, helix, one_ring, swiss_roll
+from mixlab.data.toys import TOYS, four_bars, half_moons, helix, one_ring, swiss_roll
+from mixlab.results import papers
 
 
 @pytest.mark.parametrize("toy", TOYS.values(), ids=TOYS)

@@ -10,11 +10,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mixlab import ERM, LabelSmoothing, Mixup, papers
-from mixlab.data import load
-from mixlab.models import build
-from mixlab.recipes import RECIPES, Recipe, recipe
-from mixlab.training import Diverged, Training, fit, held_batches, measure_error, training_batches
+from mixlab import ERM, LabelSmoothing, Mixup
+from mixlab.data.sets import load
+from mixlab.places import ROOT
+from mixlab.training.loop import Diverged, Training, fit, held_batches, measure_error, training_batches
+from mixlab.training.models import build
+from mixlab.training.recipes import RECIPES, Recipe, recipe
 
 DATA = load("shapes", n_train=120, n_test=60)
 SMALL = Recipe(epochs=4, lr=0.05, batch_size=32, augment=True)
@@ -66,7 +67,7 @@ def test_killed_by_the_system_and_resumed_ends_where_uninterrupted_ends(tmp_path
     script = tmp_path / "train.py"
     script.write_text(
         "import sys, torch\n"
-        f"sys.path.insert(0, {str(papers.ROOT)!r})\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
         "torch.set_num_threads(1)\n"
         "from tests.test_training import start, SMALL, fit, DATA, build, Mixup\n"
         "from dataclasses import replace\n"

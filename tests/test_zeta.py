@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from scipy.special import zeta
 from torch import nn
 
-from mixlab import ERM, Mixup, Pairs, Weights, ZetaMixup, one_hot, runs
-from mixlab.sweeps import fit_many
-from mixlab.toys import half_moons
+from mixlab import ERM, Mixup, Pairs, Weights, ZetaMixup, one_hot
+from mixlab.data.toys import half_moons
+from mixlab.results import runs
+from mixlab.training.sweeps import fit_many
 from mixlab.zeta import gamma_threshold, order_from_keys, p_series, weights, weights_from_order
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mixlab.downloads import bar
+from mixlab.data.downloads import bar
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 TESTS = ("test", "val", "valid", "validation")

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mixlab.downloads import whole
-from mixlab.papers import ROOT, same_method
+from mixlab.data.downloads import whole
+from mixlab.places import ROOT
+from mixlab.results.papers import same_method
 
 FOLDER = ROOT / "data" / "runs"
 NEEDED = ("dataset", "model", "method", "params", "budget", "seed", "error")

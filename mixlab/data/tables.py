@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mixlab.data import addresses, find_root
-from mixlab.downloads import fetch
-from mixlab.toys import ToySet
+from mixlab.data.downloads import fetch
+from mixlab.data.sets import addresses, find_root
+from mixlab.data.toys import ToySet
 
 # name -> md5 of the file and where UCI has it
 FILES = {

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mixlab import folders, pixels
-from mixlab.downloads import alone, fetch, unpack
-from mixlab.papers import ROOT
-from mixlab.subsets import pick
+from mixlab.data import folders, pixels
+from mixlab.data.downloads import alone, fetch, unpack
+from mixlab.data.subsets import pick
+from mixlab.places import ROOT
 
 TINY_ORIGIN, TINY_MD5 = "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de"
 SPEECH_ORIGIN, SPEECH_MD5 = "http://download.tensorflow.org/data/", "3cd23799cb2bbdec517f1cc028f8d43c"
@@ -63,7 +63,7 @@ def load(name: str | Path, root: Path | str | None = None, size: int | None = No
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise ValueError(f"size must be a whole number of pixels, got {size!r}")
     if drawn and name != "shapes":
-        raise ValueError(f"{', '.join(drawn)}: only shapes are drawn to order; mixlab.subsets has parts of other sets")
+        raise ValueError(f"{', '.join(drawn)}: only shapes are drawn to order; data.subsets has parts of other sets")
     if name == "shapes":
         return _shapes(size or 32, **drawn)
     if name == "digits":
@@ -105,7 +105,7 @@ def find_root(root: Path | str | None) -> Path:
 
 def _shapes(size: int, n_train: int = 6000, n_test: int = 2000, seed: int = 0) -> Data:
     """Drawn afresh: quicker than to explain a cache. The test set does not depend on n_train."""
-    from mixlab.shapes import CLASSES, draw
+    from mixlab.data.shapes import CLASSES, draw
 
     train = draw(n_train, np.random.default_rng([seed, 0]), size=size)
     test = draw(n_test, np.random.default_rng([seed, 1]), size=size)
@@ -212,7 +212,7 @@ def _mnist(kind: str, root: Path):
 
 def _speech_commands(root: Path):
     """Version 0.01, the one that the mixup paper used: 30 words."""
-    from mixlab import speech
+    from mixlab.data import speech
 
     folder, archive = root / "speech-commands", root / "speech_commands_v0.01.tar.gz"
     if not folder.is_dir():
@@ -221,7 +221,7 @@ def _speech_commands(root: Path):
 
 
 def _spoken_digits(root: Path):
-    from mixlab import speech
+    from mixlab.data import speech
 
     folder = root / "free-spoken-digits"
     if not folder.is_dir():

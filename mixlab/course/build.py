@@ -11,10 +11,10 @@ import re
 import time
 from pathlib import Path
 
-from mixlab.downloads import whole
-from mixlab.exercises import cut
-from mixlab.papers import ROOT
-from mixlab.scales import scale
+from mixlab.course.exercises import cut
+from mixlab.course.scales import scale
+from mixlab.data.downloads import whole
+from mixlab.places import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "build"

@@ -23,12 +23,14 @@ import numpy as np
 import torch
 
 import mixlab
-from mixlab import papers, records, subsets
+from mixlab.data import subsets
 from mixlab.mixup import Method
-from mixlab.recipes import recipe
+from mixlab.places import ROOT
+from mixlab.results import papers, records
+from mixlab.training.recipes import recipe
 
 SUBSETS = {"fraction": subsets.fraction, "per_class": subsets.per_class, "long_tailed": subsets.long_tailed}
-CHECKPOINTS = papers.ROOT / "data" / "cache" / "checkpoints"
+CHECKPOINTS = ROOT / "data" / "cache" / "checkpoints"
 # printed names of data sets and networks, in the words of the module
 DATASETS = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "SVHN": "svhn", "MNIST": "mnist"}
 DATASETS |= {"Fashion-MNIST": "fashion-mnist", "Tiny ImageNet": "tiny-imagenet"}
@@ -62,7 +64,7 @@ class Run:
 
 def make_run(data: str, model: str, method: str, recipe_name: str, seed: int) -> Run:
     """A run with every word checked and the method in its canonical form, so that equal runs have equal keys."""
-    from mixlab.models import names
+    from mixlab.training.models import names
 
     recipe(recipe_name)
     if model not in names():
@@ -193,8 +195,8 @@ def estimate(run: Run, device: str, measured: list[dict]) -> float | None:
 
 def _do_one(run: Run, folder, device: str, deadline, progress: bool, compile: bool) -> bool:
     """Train, write the record, drop the checkpoint: True. Or stop at the deadline, the checkpoint in place: False."""
-    from mixlab.models import build
-    from mixlab.training import fit
+    from mixlab.training.loop import fit
+    from mixlab.training.models import build
 
     data = load_data(run.data)
     channels, *size = data.train_x.shape[1:]
@@ -226,7 +228,7 @@ def _do_one(run: Run, folder, device: str, deadline, progress: bool, compile: bo
 @lru_cache(maxsize=2)
 def load_data(expression: str):
     """A data set by name, or with options: "shapes(n_train=4000)", "cifar100(fraction=0.25)"."""
-    from mixlab.data import load
+    from mixlab.data.sets import load
 
     name, _, options = expression.partition("(")
     try:

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from mixlab.batches import Batches
-from mixlab.downloads import bar, whole
+from mixlab.data.batches import Batches
+from mixlab.data.downloads import bar, whole
 from mixlab.mixup import Method
-from mixlab.recipes import Recipe
+from mixlab.training.recipes import Recipe
 
 NOT_MIRRORED = ("digits", "mnist", "svhn", "speech-commands", "free-spoken-digits")
 

@@ -9,8 +9,9 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from mixlab.papers import ROOT, names
-from mixlab.scales import scale
+from mixlab.course.scales import scale
+from mixlab.places import ROOT
+from mixlab.results.papers import names
 
 INSTALL = "run: make notebooks (it installs), or pip install -e '.[jupyter,test]'"
 

@@ -80,7 +80,7 @@ def timm_mixing(x: torch.Tensor, labels: torch.Tensor, **alphas: float) -> dict[
 
 def train_alone(data, method, seed: int, epochs: int) -> None:
     """One network 2-130-120-2 with an optimiser of its own: what `fit_many` does for many at once."""
-    from mixlab.sweeps import Nets, adam
+    from mixlab.training.sweeps import Nets, adam
 
     net = Nets((2, 130, 120, 2), [seed]).alone(0)
     optimiser, order = adam(net.parameters()), np.random.default_rng([seed, 1])

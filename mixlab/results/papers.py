@@ -6,9 +6,9 @@ rows("kmixup", "table9a")[0]["error"]      the same as an error in percent, or N
 
 import json
 from functools import cache
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from mixlab.places import ROOT
+
 FOLDER = ROOT / "data" / "papers"
 
 

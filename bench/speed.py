@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from mixlab import peers
+from bench import peers
 from mixlab.plans import Pairs, one_hot
 
 # glibc hands batch-sized blocks back to the kernel and faults them in again, which can cost more than the mixing.
@@ -30,8 +30,8 @@ def run(what: str) -> int:
     if what not in ("all", *PARTS):
         raise ValueError(f"bench has the parts {', '.join(PARTS)}, not {what!r}")
     if sys.platform == "linux" and any(key not in os.environ for key in MALLOC):
-        os.execve(sys.executable, [sys.executable, "-m", "mixlab", "bench", what], {**os.environ, **MALLOC})
-    from mixlab.records import circumstances
+        os.execve(sys.executable, [sys.executable, "-m", "bench", what], {**os.environ, **MALLOC})
+    from mixlab.results.records import circumstances
 
     facts = circumstances()
     print(f"{facts['device']}, {facts['threads']} threads, torch {facts['versions']['torch']}")
@@ -69,9 +69,9 @@ def cutmix(batch: int = 128, rounds: int = 60) -> None:
 
 def sweep(epochs: int = 200, alone: int = 5) -> None:
     """125 networks 2-130-120-2 for 200 epochs of 512 points at once, against some of them trained one by one."""
+    from mixlab.data.toys import one_ring
     from mixlab.mixup import Mixup
-    from mixlab.sweeps import fit_many
-    from mixlab.toys import one_ring
+    from mixlab.training.sweeps import fit_many
 
     data, grid = one_ring(), [(alpha, seed) for alpha in np.geomspace(0.05, 64, 25) for seed in range(5)]
     start = time.perf_counter()
@@ -87,7 +87,7 @@ def sweep(epochs: int = 200, alone: int = 5) -> None:
 
 def pipeline(images: int = 10_000, batch: int = 128, rounds: int = 5) -> None:
     """Random crop, flip, normalise: images of 32 x 32 a second, ours beside a torchvision DataLoader of two workers."""
-    from mixlab.batches import Batches
+    from mixlab.data.batches import Batches
 
     x = torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     moments = {"mean": [0.5] * 3, "std": [0.25] * 3}
@@ -103,8 +103,8 @@ def pipeline(images: int = 10_000, batch: int = 128, rounds: int = 5) -> None:
 
 def steps(batch: int = 128, rounds: int = 15) -> None:
     """A training step of every method of the module on the quick network, beside plain ERM in the same rounds."""
-    from mixlab import runs
-    from mixlab.models import build
+    from mixlab.results import runs
+    from mixlab.training.models import build
 
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, 3, 32, 32, generator=generator)
@@ -164,8 +164,8 @@ def zeta(batch: int = 128, gamma: float = 2.8, rounds: int = 60) -> None:
 
 def confusion(rounds: int = 9) -> None:
     """Pairs from a confusion matrix, by Birkhoff and one class after the other; and the increment of the counts."""
+    from mixlab.birkhoff import birkhoff, pair_birkhoff, pair_sequential
     from mixlab.confusion import increment, pairing_matrix
-    from mixlab.pairing import birkhoff, pair_birkhoff, pair_sequential
 
     rng = np.random.default_rng(0)
     for batch, classes in ((250, 10), (1000, 100)):

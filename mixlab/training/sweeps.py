@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixlab.downloads import bar
+from mixlab.data.downloads import bar
+from mixlab.data.toys import ToySet
 from mixlab.mixup import Method, scored_by_cross_entropy
 from mixlab.plans import Pairs, join, one_hot
-from mixlab.toys import ToySet
 
 TEST = ("test_x", "test_y")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mixlab.downloads import whole
+from mixlab.data.downloads import whole
 
 FORMAT = 1
 CHECK, LINE = 9, 18  # bytes of the checksum, and of the first line

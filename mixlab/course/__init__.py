@@ -1,0 +1,1 @@
+"""The course: exercises, pages, pictures, and a check of the machine."""

@@ -1,0 +1,5 @@
+"""Data: sets by name, folders of images, toys, tables, speech; parts of them; batches made on the device."""
+
+from mixlab.data.sets import Data, load
+
+__all__ = ["Data", "load"]

@@ -1,0 +1,99 @@
+"""How good a network is: error, accuracy on mixed labels, calibration; error under noise and under attack.
+
+Numbers come back as Python floats. Noise and attacks live in pixels: images in [0, 1], the normalisation inside the
+model, so that a perturbation of 8/255 means the same for every network, however its inputs are normalised.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixlab.plans import check_soft_labels
+
+
+def error(logits: Tensor, labels: Tensor) -> float:
+    """Percent of rows of logits (n, c) whose largest entry is not at labels (n,)."""
+    _check_lengths(logits, labels)
+    return 100 * float((logits.argmax(1) != labels).double().mean())
+
+
+def mixed_accuracy(logits: Tensor, y: Tensor) -> float:
+    """Percent of the label mass that the predicted classes carry: the mean over rows of y[i, argmax logits_i].
+
+    With plain labels this is accuracy. With a mix of two samples it is lam times "right about the one" plus 1 - lam
+    times "right about the other", so no predictor can reach more than the mean of y's row maxima.
+    """
+    _check_lengths(logits, y)
+    check_soft_labels(y, len(logits))
+    return 100 * float(y.gather(1, logits.argmax(1, keepdim=True)).double().mean())
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Expected calibration error in percent: the mean gap between confidence and accuracy over equal-width bins.
+
+    probabilities (n, c) with rows that sum to one. A confidence on an edge belongs to the bin above it, and 1 to the
+    last bin, so that 0 and 1 are both counted.
+    """
+    _check_lengths(probabilities, labels)
+    check_soft_labels(probabilities, len(labels))
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, not {bins}")
+    confidence, predicted = probabilities.double().max(1)
+    gap = confidence - (predicted == labels).double()
+    where = (confidence * bins).long().clamp(0, bins - 1)
+    per_bin = torch.zeros(bins, dtype=torch.float64, device=gap.device).index_add_(0, where, gap)
+    return 100 * float(per_bin.abs().sum()) / len(labels)
+
+
+def _check_lengths(logits: Tensor, labels: Tensor) -> None:
+    if logits.dim() != 2 or len(logits) == 0:
+        raise ValueError(f"logits must be (n, c) with n >= 1, not {tuple(logits.shape)}")
+    if len(labels) != len(logits):
+        raise ValueError(f"labels has {len(labels)} rows, logits {len(logits)}")
+
+
+class PixelModel(nn.Module):
+    """The network with its normalisation in front: takes images (n, channels, h, w) in [0, 1]."""
+
+    def __init__(self, model: nn.Module, data):
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.as_tensor(data.mean).float().view(-1, 1, 1))
+        self.register_buffer("std", torch.as_tensor(data.std).float().view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model((x - self.mean) / self.std)
+
+
+def noisy(x: Tensor, eps: float, rng: np.random.Generator) -> Tensor:
+    """x + eps * Gaussian noise, not clipped: the noise is as strong at the edge of the range as in its middle."""
+    _check(x, eps)
+    return x + eps * torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32)).to(x)
+
+
+def fgsm(model: nn.Module, x: Tensor, labels: Tensor, eps: float) -> Tensor:
+    """The fast gradient sign attack: clip(x + eps * sign(gradient of the loss with respect to x), 0, 1)."""
+    _check(x, eps)
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(model(x), labels, reduction="sum"), x)
+    return (x + eps * gradient.sign()).clamp(0, 1).detach()
+
+
+def error_under(model: nn.Module, data, attack, batch_size: int = 500) -> float:
+    """Percent wrong on the test set after attack(pixel_model, x, labels) has changed the images x in [0, 1]."""
+    device = next(model.parameters()).device
+    pixels = PixelModel(model, data).to(device).eval()
+    logits = []
+    for x, labels in zip(data.test_x.split(batch_size), data.test_y.split(batch_size), strict=True):
+        changed = attack(pixels, x.to(device).float() / 255, labels.to(device))
+        with torch.no_grad():
+            logits.append(pixels(changed))
+    return error(torch.cat(logits), data.test_y.to(device))
+
+
+def _check(x: Tensor, eps: float) -> None:
+    if not x.is_floating_point():
+        raise TypeError(f"x is {x.dtype}: convert to float first, x.float() / 255")
+    if not eps >= 0:
+        raise ValueError(f"eps must be a number >= 0, on the scale where pixels are in [0, 1], not {eps}")
