@@ -1,6 +1,9 @@
-"""The command line: python -m mixlab doctor | notebooks | run | report."""
+"""The command line: mixlab doctor | notebooks | run | report, also as python -m mixlab."""
 
 import argparse
+import os
+import signal
+import subprocess
 import sys
 
 
@@ -12,6 +15,15 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as problem:
         print(f"mixlab: {problem}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stop:
+        print(f"mixlab: {stop if str(stop) else 'stopped'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `mixlab report | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as problem:
+        print(f"mixlab: {problem}", file=sys.stderr)
+        return 1
 
 
 def _doctor(options) -> int:
@@ -21,26 +33,59 @@ def _doctor(options) -> int:
 
 
 def _notebooks(options) -> int:
-    from mixlab.course import build as course
+    from mixlab.course import build
 
-    return course.run(options.names, save=options.save)
+    return build.run(options.names, save=options.save)
 
 
 def _run(options) -> int:
-    from mixlab.results import runs
+    if options.workers > 1:
+        return _share(options.workers)
+    from mixlab.results import records, runs
 
-    if options.table:
-        wanted = runs.from_table(options.table, options.recipe, options.seeds, options.data)
-    elif options.grid:
+    how = {"precision": options.precision, "compile": options.compile}
+    folder = options.folder
+    if options.grid:
+        _refuse_beside(options, "--grid", "data", "table", "model", "method", "recipe", "seeds")
         wanted = runs.from_grid(options.grid)
+        folder = folder or records.folder_of(options.grid)
+    elif options.table:
+        _refuse_beside(options, "--table", "model", "method")
+        wanted = runs.from_table(options.table, options.recipe or "short30", options.seeds or [0], options.data)
     elif options.data:
-        wanted = [runs.make_run(options.data, options.model, options.method, options.recipe, s) for s in options.seeds]
+        words = (options.data, options.model or "quick_resnet", options.method or "ERM()", options.recipe or "quick")
+        wanted = [runs.make_run(*words, seed, **how) for seed in options.seeds or [0]]
     else:
         raise ValueError("run needs --data (with --method), --table or --grid")
-    folder = options.folder or runs.records.FOLDER
-    left = runs.do(wanted, folder, options.device, options.minutes, compile=options.compile)
+    folder = folder or records.FOLDER
+    keep, retry = options.keep == "weights", options.retry
+    left = runs.do(wanted, folder, options.device, options.minutes, keep=keep, retry=retry)
     print(f"{len(wanted) - left} of {len(wanted)} runs have a record" + f"; {left} wait for next time" * bool(left))
     return 0
+
+
+def _refuse_beside(options, this: str, *others: str) -> None:
+    given = [f"--{other}" for other in others if getattr(options, other) is not None]
+    if given:
+        raise ValueError(f"{this} says that itself: leave out {', '.join(given)}")
+
+
+def _share(count: int) -> int:
+    """The same command in `count` processes with one thread each: on a CPU they do more than one process with all."""
+    words = sys.argv[1:]
+    place = next(i for i, word in enumerate(words) if word.startswith("--workers"))
+    words[place : place + (1 if "=" in words[place] else 2)] = []
+    one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    workers = []
+    for rank in range(count):
+        environment = {**os.environ, **one_thread, "RANK": str(rank), "MIXLAB_WORKER": f"[{rank}] "}
+        workers.append(subprocess.Popen([sys.executable, "-m", "mixlab", *words], env=environment))
+    try:
+        return max(worker.wait() for worker in workers)
+    except KeyboardInterrupt:  # the workers have got it too, and say where they stopped
+        for worker in workers:
+            worker.send_signal(signal.SIGINT)
+        return max(worker.wait() for worker in workers)
 
 
 def _report(options) -> int:
@@ -61,9 +106,10 @@ def _report(options) -> int:
 
 def _missing(options, done) -> int:
     """Table by table, the runs that would fill empty cells, about how long they take here, and the command."""
-    from mixlab.results import papers, runs
+    from mixlab.results import papers, records, runs
+    from mixlab.training.device import default_device
 
-    device = runs.default_device()
+    device = records.circumstances(default_device())["device"]
     known_tables = [f"{paper}/{table['id']}" for paper in papers.names() for table in papers.tables(paper)]
     for table in [options.table] if options.table else known_tables:
         try:
@@ -72,7 +118,7 @@ def _missing(options, done) -> int:
             if options.table:
                 raise
             continue  # nothing in it that the module can run yet
-        known = [runs.estimate(run, device, done) for run in wanted]
+        known = [runs.estimate(run, done, device) for run in wanted]
         seconds = [s for s in known if s is not None]
         if seconds:
             told = f"about {len(wanted) * sum(seconds) / len(seconds) / 60:.0f} min"
@@ -84,7 +130,10 @@ def _missing(options, done) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mixlab", description="The course's command line.")
+    from mixlab import __version__
+
+    parser = argparse.ArgumentParser(prog="mixlab", description="The course's command line.")
+    parser.add_argument("--version", action="version", version=f"mixlab {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     doctor = commands.add_parser("doctor", help="check the machine, one line per thing you may trip over")
     doctor.set_defaults(run=_doctor)
@@ -104,17 +153,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run(commands) -> None:
     run = commands.add_parser("run", help="train what has no record yet; one run, a published table, or a grid")
-    run.add_argument("--data", help="shapes, cifar10, …, or with options: 'shapes(n_train=4000)'")
-    run.add_argument("--model", default="quick_resnet")
-    run.add_argument("--method", default="ERM()", help="an expression such as 'LabelSmoothing(0.1, Mixup(1.0))'")
-    run.add_argument("--recipe", default="quick")
-    run.add_argument("--seeds", type=int, nargs="+", default=[0])
+    run.add_argument("--data", help="shapes, cifar10, … or with options: 'cifar10(fraction=0.1, random_labels=0.4)'")
+    run.add_argument("--model", help="a network, perhaps with stem_stride=2 in brackets (quick_resnet)")
+    run.add_argument("--method", help="an expression such as 'LabelSmoothing(0.1, Mixup(1.0))' (ERM())")
+    run.add_argument("--recipe", help="a budget, or with changes: 'tenth(epochs=200)' (quick; short30 for --table)")
+    run.add_argument("--seeds", type=int, nargs="+", help="whole numbers (0)")
     run.add_argument("--table", help="the runs that answer a published table, for instance kmixup/table10")
     run.add_argument("--grid", help="a JSON file with lists data, model, method, recipe, and a number seeds")
-    run.add_argument("--minutes", type=float, help="stop cleanly before that time is up")
-    run.add_argument("--device", help="cpu, cuda, cuda:1; by default the GPU of this worker, if there is one")
+    run.add_argument("--minutes", type=float, help="stop cleanly before that time is up (no limit)")
+    run.add_argument("--device", help="cpu, cuda, cuda:1 (the GPU of this worker, if there is one)")
+    run.add_argument("--precision", choices=("bf16", "float32"), help="(bf16 where the device multiplies in it)")
     run.add_argument("--compile", action="store_true", help="train through torch.compile")
-    run.add_argument("--folder", help="where records go (data/runs)")
+    run.add_argument("--workers", type=int, default=1, help="processes of one thread each that share the list (1)")
+    run.add_argument("--keep", choices=("weights",), help="store the final weights beside the record")
+    run.add_argument("--retry", action="store_true", help="run again what is recorded as failed")
+    run.add_argument("--folder", help="where records go (data/runs, or the grid's own folder)")
     run.set_defaults(run=_run)
 
 

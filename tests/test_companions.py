@@ -28,7 +28,7 @@ from mixlab import (
 )
 from mixlab.companions import Boxes, cutmix_box, kept_area, remix_lambda
 from mixlab.mixup import draws_alone, mixes_inputs, scored_by_cross_entropy, scored_by_targets
-from mixlab.results.runs import build_method, describe, methods, usual_methods
+from mixlab.results.expressions import build_method, describe, methods, usual_methods
 from mixlab.training.models import build
 
 

@@ -117,7 +117,8 @@ def bar(total: int | None, what: str, quiet: bool = False, **options):
     from tqdm import tqdm
 
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return tqdm(total=total, desc=what, disable=quiet or not watched or "CI" in os.environ, **options)
+    options = {"ncols": 79, "desc": os.environ.get("MIXLAB_WORKER", "") + what, **options}
+    return tqdm(total=total, disable=quiet or not watched or "CI" in os.environ, **options)
 
 
 def _download(url: str, part: Path, md5: str) -> str | None:

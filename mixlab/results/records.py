@@ -27,9 +27,8 @@ NEEDED = ("dataset", "model", "method", "params", "budget", "seed", "error")
 def write(record: dict, path: Path | str) -> Path:
     """Write one record, or one with "runs", whole or not at all: a killed run leaves no half file."""
     path = Path(path)
-    incomplete = [f"{key} ({i})" for i, run in enumerate(_expand(record)) for key in NEEDED if key not in run]
-    if incomplete:
-        raise ValueError(f"record lacks {', '.join(incomplete[:5])}: a number without these says nothing")
+    for run in _expand(record):
+        _check(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
     with whole(path) as temporary:
@@ -38,18 +37,44 @@ def write(record: dict, path: Path | str) -> Path:
 
 
 def read(folder: Path | str = FOLDER) -> tuple[list[dict], list[str]]:
-    """All runs under a folder, and a sentence for each file that could not be used: a bad one never hides the rest."""
+    """All runs under a folder, and a sentence for each file that could not be used: a bad one never hides the rest.
+
+    A run that failed is among the sentences. The grid.json of an experiment lies beside its records and is none.
+    """
     runs, complaints = [], []
-    for path in sorted(Path(folder).rglob("*.json")):
+    for path in sorted(p for p in Path(folder).rglob("*.json") if p.name != "grid.json" and p.is_file()):
         try:
             found = _expand(json.loads(path.read_text(encoding="utf-8")))
-            lacking = {key for run in found for key in NEEDED if key not in run}
-            if lacking:
-                raise ValueError(f"lacks {', '.join(sorted(lacking))}")
-            runs += [{**run, "file": path.relative_to(folder).as_posix()} for run in found]
-        except (OSError, ValueError, TypeError, AttributeError) as problem:
+            for run in found:
+                _check(run)
+            good = [run for run in found if "failed" not in run]
+            runs += [{**run, "file": path.relative_to(folder).as_posix()} for run in good]
+            complaints += [f"{path.name}: failed, {run['failed']}" for run in found if "failed" in run]
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as problem:
             complaints.append(f"{path.name}: {problem}")
     return runs, complaints
+
+
+def _check(run: dict) -> None:
+    """Refuse a record whose numbers say nothing."""
+    if not isinstance(run, dict):
+        raise ValueError(f"a record is an object, not {type(run).__name__}")
+    needed = [key for key in NEEDED if key != "error" or "failed" not in run]
+    lacking = [key for key in needed if key not in run]
+    if lacking:
+        raise ValueError(f"record lacks {', '.join(lacking)}: a number without these says nothing")
+    words = ("dataset", "model", "method", "budget")
+    if not all(isinstance(run[key], str) for key in words) or not isinstance(run["params"], dict):
+        raise ValueError(f"{', '.join(words)} must be words and params an object")
+    error = run.get("error", 0)
+    if isinstance(error, bool) or not isinstance(error, int | float) or not 0 <= error <= 100:
+        raise ValueError(f"error must be a percentage, not {error!r}")
+
+
+def folder_of(grid: Path | str) -> Path:
+    """Where the records of a grid lie: beside it if it is called grid.json, else in a folder of its name."""
+    grid = Path(grid)
+    return grid.parent if grid.name == "grid.json" else FOLDER / grid.stem
 
 
 def circumstances(device: str = "cpu") -> dict:
