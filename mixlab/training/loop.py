@@ -209,7 +209,7 @@ def training_batches(data, recipe: Recipe, rng, device: torch.device, precision:
     )
 
 
-def held_batches(data, device: torch.device, batch_size: int = 1000, precision: str = "float32") -> Batches:
+def held_batches(data, device: torch.device, batch_size: int = 250, precision: str = "float32") -> Batches:
     """The test set on the device, as it is and in its own order."""
     how = {"augment": False, "order": "fixed", "dtype": DTYPES[precision]}
     return Batches(data.test_x, data.test_y, batch_size, 0, mean=data.mean, std=data.std, device=device, **how)
