@@ -1,4 +1,4 @@
-"""The command line: mixlab doctor | notebooks | run | report, also as python -m mixlab."""
+"""The command line: mixlab doctor | notebooks | run | rehearse | report, also as python -m mixlab."""
 
 import argparse
 import os
@@ -88,6 +88,14 @@ def _share(count: int) -> int:
         return max(worker.wait() for worker in workers)
 
 
+def _rehearse(options) -> int:
+    from mixlab.results.expressions import build_method, usual_methods
+    from mixlab.training.rehearse import COMBINED, rehearse
+
+    how = {"device": options.device, "precision": options.precision, "minutes": options.minutes, "model": options.model}
+    return rehearse([*usual_methods(), *COMBINED], build_method, **how)
+
+
 def _report(options) -> int:
     from mixlab.results import papers, records
 
@@ -148,6 +156,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--all", action="store_true", help="also show the cells that nobody has run")
     report.set_defaults(run=_report)
     _add_run(commands)
+    rehearse = commands.add_parser("rehearse", help="does every method train on this device, and how fast?")
+    rehearse.add_argument("--minutes", type=float, default=3.0, help="the time there is (3)")
+    rehearse.add_argument("--device", help="cpu, cuda, cuda:1 (the GPU, if there is one)")
+    rehearse.add_argument("--precision", choices=("bf16", "float32"), help="(bf16 where the device multiplies in it)")
+    rehearse.add_argument("--model", help="a network (quick_resnet on a CPU, preact_resnet18 on a GPU)")
+    rehearse.set_defaults(run=_rehearse)
     return parser
 
 

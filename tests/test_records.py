@@ -48,7 +48,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
 
 
 def test_a_record_without_its_facts_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"record lacks budget \(0\)"):
+    with pytest.raises(ValueError, match="budget"):
         records.write({key: value for key, value in RUN.items() if key != "budget"}, tmp_path / "a.json")
     assert not list(tmp_path.iterdir())
 
@@ -59,9 +59,18 @@ def test_bad_files_are_named_and_hide_nothing(tmp_path):
     (tmp_path / "list.json").write_text("[1, 2]")
     (tmp_path / "poor.json").write_text('{"dataset": "x"}')
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    os.mkfifo(tmp_path / "pipe.json")  # nobody will ever write to it
+    (tmp_path / "grid.json").write_text("[]")  # no record, and nothing to complain of
+    for name, change in {"nan": float("nan"), "low": -5, "high": 101, "word": "3", "flag": True}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({**RUN, "error": change}))
+    (tmp_path / "method.json").write_text(json.dumps({**RUN, "method": ["Mixup"]}))
+    failed = {key: value for key, value in RUN.items() if key != "error"}
+    records.write({**failed, "failed": "Diverged: the loss is nan"}, tmp_path / "failed.json")
     runs, complaints = records.read(tmp_path)
     assert [run["file"] for run in runs] == ["good.json"]
-    assert sorted(c.split(":")[0] for c in complaints) == ["binary.json", "half.json", "list.json", "poor.json"]
+    bad = "binary deep failed flag half high list low method nan poor word".split()
+    assert sorted(c.split(":")[0] for c in complaints) == [f"{name}.json" for name in bad]
     assert "budget" in next(c for c in complaints if c.startswith("poor"))
 
 

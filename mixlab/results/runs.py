@@ -173,24 +173,26 @@ def do(
     _check_writable(Path(folder))
     missing = [run for run in runs if not _is_done(run, folder, retry)]
     missing = missing[rank % max(1, len(missing)) :] + missing[: rank % max(1, len(missing))]
-    while missing and not (deadline and time.monotonic() > deadline):
+    late = False
+    while missing and not late:
         others: list[Run] = []
         for run in missing:
-            if deadline and time.monotonic() > deadline:
-                break
             with _claim(run) as mine:
                 if not mine:
                     others.append(run)
                 elif not _is_done(run, folder, retry):
-                    _do_one(run, folder, place, deadline, progress, keep)
+                    late = _do_one(run, folder, place, deadline, progress, keep)
+            late = late or (deadline is not None and time.monotonic() > deadline)
+            if late:
+                break
         missing = [run for run in others if not run.path(folder).exists()]
-        if missing:
+        if missing and not late:
             time.sleep(0.5)  # another worker has them; should it die, they are taken up here
     return sum(not run.path(folder).exists() for run in runs)
 
 
-def _do_one(run: Run, folder, device: torch.device, deadline, progress: bool, keep: bool) -> None:
-    """Train, measure, write the record and drop the checkpoint; or stop at the deadline, the checkpoint in place."""
+def _do_one(run: Run, folder, device: torch.device, deadline, progress: bool, keep: bool) -> bool:
+    """Train, measure, write the record and drop the checkpoint. True if the time was up before."""
     from mixlab.training.loop import Unusable, epochs_saved
 
     checkpoint = checkpoints() / f"{run.key}.pt"
@@ -200,7 +202,8 @@ def _do_one(run: Run, folder, device: torch.device, deadline, progress: bool, ke
     try:
         record, model = _train(run, device, checkpoint, deadline, progress)
     except Unusable as problem:
-        return print(f"  left out: {problem}", flush=True)
+        print(f"  left out: {problem}", flush=True)
+        return False
     except KeyboardInterrupt:
         saved = f"from epoch {epochs_saved(checkpoint) + 1}" if checkpoint.exists() else "anew"
         raise KeyboardInterrupt(f"stopped; the same command goes on {saved}") from None
@@ -209,9 +212,10 @@ def _do_one(run: Run, folder, device: torch.device, deadline, progress: bool, ke
         failed = {**_facts(run), **records.circumstances(device), "failed": sentence[:500]}
         records.write({**failed, "seconds": round(time.monotonic() - started, 2)}, run.path(folder))
         checkpoint.unlink(missing_ok=True)
-        return print(f"  failed: {sentence}", flush=True)
+        print(f"  failed: {sentence}", flush=True)
+        return False
     if record is None:
-        return None
+        return True
     if keep:
         record["weights"] = f"{run.key}.pt"
         save_weights(model, Path(folder) / record["weights"])
@@ -219,7 +223,7 @@ def _do_one(run: Run, folder, device: torch.device, deadline, progress: bool, ke
     checkpoint.unlink(missing_ok=True)
     if progress:
         print(f"  {told(record)}, saved to {path}", flush=True)
-    return None
+    return False
 
 
 def _train(run: Run, device: torch.device, checkpoint: Path, deadline, progress: bool):

@@ -97,11 +97,11 @@ RECIPES = {
 
 def recipe(expression: str) -> Recipe:
     """The recipe of that name, or with changes: recipe("tenth(epochs=200, lr=0.2)")."""
-    name, _, changes = expression.strip().partition("(")
+    name, bracket, changes = expression.strip().partition("(")
     if name not in RECIPES:
         raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, not {expression!r}")
     try:
-        call = ast.parse(f"f({changes or ')'}", mode="eval").body
+        call = ast.parse(f"f({changes if bracket else ')'}", mode="eval").body
         if call.args:
             raise ValueError("changes have names, as in epochs=200")
         return replace(RECIPES[name], **{keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords})
