@@ -122,6 +122,66 @@ def steps(batch: int = 128, rounds: int = 15) -> None:
         print(f"{expression:50}{speed:8,.0f} images/s   / ERM {_ratio(seconds, times['ERM()']):.3f}")
 
 
+def training(images: int = 5120, batch: int = 128, rounds: int = 3) -> None:
+    """Whole epochs of 32 x 32 pictures with crop, flip and mixup: the loop that people write, and ours.
+
+    A step of the network alone, one thread: float32 and channels first, as PyTorch comes, beside what the loop does.
+    """
+    from mixlab.data import load
+    from mixlab.mixup import Mixup
+    from mixlab.training.device import best_precision
+    from mixlab.training.loop import Training
+    from mixlab.training.models import build
+    from mixlab.training.recipes import Recipe
+
+    data, precision = load("shapes", n_train=images, n_test=100), best_precision()
+    recipe = Recipe(10**6, 0.01, batch, test_every=10**6)
+    for name in ("quick_resnet", "laptop_resnet"):
+        ours = Training(data, build(name, 10, seed=0), Mixup(1.0, rng=0), recipe)
+        theirs = peers.written_by_hand(data, build(name, 10, seed=0), batch)
+        times = in_turn({"mixlab": ours.epoch, "DataLoader, v2.MixUp": theirs}, rounds, warm=1)
+        print(f"\n{name}, {images:,} images an epoch, {torch.get_num_threads()} threads, {precision}, {rounds} rounds")
+        for variant, seconds in times.items():
+            ratio = _ratio(times["DataLoader, v2.MixUp"], seconds)
+            print(f"{variant:36}{images / statistics.median(seconds):8,.0f} images/s   {ratio:.2f} times")
+        _one_thread(name, data, batch, precision)
+
+
+def _one_thread(name: str, data, batch: int, precision: str, rounds: int = 12) -> None:
+    """A step of ERM on one thread: the layout and the type are all that differs."""
+    threads, variants = torch.get_num_threads(), {}
+    torch.set_num_threads(1)
+    x, labels = data.train_x[:batch].float() / 255, data.train_y[:batch]
+    kinds = {"float32, channels first": (torch.contiguous_format, "float32")}
+    kinds |= {"float32, channels_last": (torch.channels_last, "float32")}
+    kinds |= {f"{precision}, channels_last": (torch.channels_last, precision)}
+    for kind, (layout, type_) in kinds.items():
+        variants[f"one thread, {kind}"] = _plain_step(name, x, labels, layout, type_)
+    times = in_turn(variants, rounds)
+    torch.set_num_threads(threads)
+    for kind, seconds in times.items():
+        ratio = _ratio(times["one thread, float32, channels first"], seconds)
+        print(f"{kind:36}{batch / statistics.median(seconds):8,.0f} images/s   {ratio:.2f} times")
+
+
+def _plain_step(name: str, x, labels, layout, precision: str) -> Callable:
+    from mixlab.training.device import DTYPES, autocast
+    from mixlab.training.models import build
+
+    net = build(name, 10, seed=0).to(memory_format=layout)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    x = x.to(memory_format=layout, dtype=DTYPES[precision])
+
+    def call():
+        with autocast(x.device, precision):
+            loss = torch.nn.functional.cross_entropy(net(x), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return call
+
+
 def matching(batches=(128, 512), ks=(2, 4, 16, 32), rounds: int = 15) -> None:
     """k-mixup's partners for images, beside the loop of the paper's pseudocode, which must find the same ones."""
     from mixlab.kmixup import match
@@ -315,4 +375,5 @@ PARTS = {
     "sweep": sweep,
     "pipeline": pipeline,
     "steps": steps,
+    "training": training,
 }
