@@ -144,10 +144,10 @@ def training(images: int = 5120, batch: int = 128, rounds: int = 3) -> None:
         for variant, seconds in times.items():
             ratio = _ratio(times["DataLoader, v2.MixUp"], seconds)
             print(f"{variant:36}{images / statistics.median(seconds):8,.0f} images/s   {ratio:.2f} times")
-        _one_thread(name, data, batch, precision)
+        _one_thread(name, data, batch, precision, 4 * rounds)
 
 
-def _one_thread(name: str, data, batch: int, precision: str, rounds: int = 12) -> None:
+def _one_thread(name: str, data, batch: int, precision: str, rounds: int) -> None:
     """A step of ERM on one thread: the layout and the type are all that differs."""
     threads, variants = torch.get_num_threads(), {}
     torch.set_num_threads(1)

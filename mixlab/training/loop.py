@@ -166,13 +166,16 @@ def fit(
             start = time.monotonic()
             line = training.epoch()
             error = f"error {line['error']:.1f}%, " if "error" in line else ""
-            shown.set_postfix_str(f"{error}{len(data.train_x) / line['seconds']:,.0f} images/s")
+            told = f"{error}{len(data.train_x) / line['seconds']:,.0f} images/s"
+            shown.set_postfix_str(told)
             shown.update()
             now = time.monotonic()
             late = deadline is not None and now + 1.1 * (now - start) > deadline
             if checkpoint and (late or now - saved > SAVE_EVERY or training.epochs_done == recipe.epochs):
                 training.save(checkpoint, run)
                 saved = now
+                if progress and shown.disable:  # no terminal to draw a bar on: a line a minute for the log
+                    print(f"  epoch {line['epoch']} of {recipe.epochs}: {told}", flush=True)
             if late and training.epochs_done < recipe.epochs:
                 return None
     return summary(training)
