@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixlab.companions import image_size
-from mixlab.mixup import Method, check_alpha, check_batch, draw_lambda
+from mixlab.method import Method, check_alpha, check_batch, draw_lambda
 from mixlab.plans import Pairs, Split, no_autocast, soft_labels, wide
 
 BUDGET, FORBIDDEN = 2**28, 2**29  # costs in whole numbers: all of one image, and what must not be cut; sums fit int32
@@ -41,7 +41,9 @@ class PuzzleMix(Method):
     move once a step, in the pass that trains. Cut and assignment run on the CPU and wait for the saliency.
     """
 
-    usual: ClassVar[dict] = {"alpha": 1.0}
+    defaults: ClassVar[dict] = {"alpha": 1.0}
+
+    asks_model = True
 
     def __init__(
         self,
@@ -62,9 +64,9 @@ class PuzzleMix(Method):
         _check(labels, beta=beta, eta=eta, move_cost=move_cost)
 
     def draw(self, x, labels):
-        raise ValueError("PuzzleMix asks the model what is salient: use plan_for(model, x, labels)")
+        raise ValueError("PuzzleMix asks the model what is salient: use draw_with_model(model, x, labels)")
 
-    def plan_for(self, model, x, labels, lam: float | None = None):
+    def draw_with_model(self, model, x, labels, lam: float | None = None):
         """The plan for this batch; lam: the share of the own image that every mask aims at, drawn if not given."""
         check_batch(x, labels)
         for count in self.blocks:
@@ -92,7 +94,7 @@ class Puzzle(Split):
     """
 
     def __init__(self, partner: Tensor, mask: Tensor, own_source: Tensor | None, partner_source: Tensor | None):
-        super().__init__(None, Pairs.unchecked(partner, mask.flatten(1).mean(1)))
+        super().__init__(None, Pairs(partner, mask.flatten(1).mean(1)))
         here = torch.arange(mask[0].numel()).expand(len(mask), -1)
         self.mask, sources = mask, [here if source is None else source for source in (own_source, partner_source)]
         self.sources = tuple(sources)
