@@ -12,9 +12,11 @@ from mixlab.course.scales import scale
 from mixlab.infinite import InfiniteClass, infinite_class_loss
 from mixlab.kmixup import KMixup
 from mixlab.lamix import LaMix, lamix_loss
-from mixlab.mixup import ERM, LabelSmoothing, Method, Mixup, draw_lambda, soft_cross_entropy
-from mixlab.plans import Pairs, Split, Weights, join, one_hot, soft_labels
+from mixlab.method import Method, draw_lambda, soft_cross_entropy
+from mixlab.mixup import ERM, Mixup
+from mixlab.plans import Pairs, Split, Weights, one_hot, soft_labels
 from mixlab.puzzlemix import PuzzleMix
+from mixlab.smoothing import LabelSmoothing
 from mixlab.zeta import ZetaMixup
 
 __all__ = [
@@ -37,7 +39,6 @@ __all__ = [
     "ZetaMixup",
     "draw_lambda",
     "infinite_class_loss",
-    "join",
     "lamix_loss",
     "one_hot",
     "scale",

@@ -12,18 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixlab.mixup import (
-    Around,
-    Method,
-    Mixup,
-    check_alpha,
-    check_batch,
-    draw_lambda,
-    draws_alone,
-    mixes_inputs,
-    scored_by_targets,
-    soft_cross_entropy,
-)
+from mixlab.method import Around, Method, check_alpha, check_batch, check_method, draw_lambda, soft_cross_entropy
+from mixlab.mixup import Mixup
 from mixlab.plans import Pairs, Split, soft_labels, take
 
 
@@ -59,7 +49,7 @@ class Boxes(Split):
         lam = kept_area(box, height, width)
         if np.ndim(lam):
             lam = torch.from_numpy(lam).float().to(partner.device, non_blocking=True)
-        super().__init__(None, Pairs.unchecked(partner, lam))
+        super().__init__(None, Pairs(partner, lam))
         self.box, self.size = box, (height, width)
 
     def mix(self, x):
@@ -94,25 +84,23 @@ class ManifoldMixup(Around):
     blocks; the released code of manifold mixup draws from what is (0, 2, 3) here.
     """
 
-    usual: ClassVar[dict] = {"mixing": Mixup(1.0)}
+    defaults: ClassVar[dict] = {"mixing": Mixup(1.0)}
 
     def __init__(self, mixing: Method, stages: Sequence[int] = (0, 2), rng=None):
         super().__init__(mixing, rng)
         self.stages = tuple(stages)
         if not self.stages or not all(isinstance(stage, int) and stage >= 0 for stage in self.stages):
             raise ValueError(f"stages must be whole numbers >= 0, at least one, not {stages}")
-        if not scored_by_targets(mixing):
-            name = type(mixing).__name__
-            raise ValueError(f"mixing {name} has a loss of its own: put it outside, as in {name}(ManifoldMixup(…))")
-        if not (mixes_inputs(mixing) and draws_alone(mixing)):
-            raise ValueError(f"mixing {type(mixing).__name__} looks at the images: it cannot mix hidden features")
+        check_method("mixing", mixing, "put it outside", own_loss=False, cross_entropy=True)
+        check_method("mixing", mixing, "it cannot mix hidden features", mixes_inputs=True, asks_model=False)
+        self.mixes_inputs = False
 
     @property
     def mixing(self) -> Method:
         """The method that says who is mixed with whom."""
         return self.method
 
-    def answers(self, model, x, labels):
+    def run(self, model, x, labels):
         if not hasattr(model, "hidden"):
             raise ValueError(f"model {type(model).__name__} has no stages to mix at: take one of mixlab.models")
         check_batch(x, labels)
@@ -135,24 +123,23 @@ class RegMixup(Around):
     whatever is inside. eta = 0 is ERM, and mixes nothing.
     """
 
-    usual: ClassVar[dict] = {"method": Mixup(20.0)}
+    defaults: ClassVar[dict] = {"method": Mixup(20.0)}
 
     def __init__(self, method: Method, eta: float = 1.0, rng=None):
         super().__init__(method, rng)
         if not (math.isfinite(eta) and eta >= 0):
             raise ValueError(f"eta must be a finite number >= 0 (0: no mixing), not {eta}")
-        if type(method).loss is not Method.loss or not mixes_inputs(method):
-            raise ValueError(
-                f"method {type(method).__name__} runs the network in its own way: "
-                "RegMixup needs one that mixes inputs, to send them through together with the clean ones"
-            )
+        check_method("method", method, "RegMixup sends its mix through the network", own_loss=False, mixes_inputs=True)
+        self.own_loss = True
         self.eta = float(eta)
 
     def loss(self, model, x, labels):
         check_batch(x, labels)
-        plan = self.method.plan_for(model, x, labels) if self.eta else None
+        plan = self.method.draw_with_model(model, x, labels) if self.eta else None
         logits = model(x if plan is None else torch.cat([x, plan.mix(x)]))
         clean, mixed = logits[: len(x)], logits[len(x) :]
+        if plan is not None:
+            self.method.observe(mixed, plan, labels)
         loss = soft_cross_entropy(clean, soft_labels(labels, logits.shape[1]))
         return loss if plan is None else loss + self.eta * self.method.score(mixed, plan, labels)
 
@@ -170,7 +157,7 @@ class Remix(Method):
     one has kappa times as many. tau in [0, 1]: a label is given away only where its own weight is below it.
     """
 
-    usual: ClassVar[dict] = {"alpha": 1.0}
+    defaults: ClassVar[dict] = {"alpha": 1.0}
 
     def __init__(
         self, alpha: float, counts: Sequence[int] | None = None, kappa: float = 3.0, tau: float = 0.5, rng=None
@@ -197,7 +184,7 @@ class Remix(Method):
         lam = draw_lambda(self.rng, self.alpha, len(x)).to(x.device, non_blocking=True)
         sizes = self._sizes.to(labels.device)[labels]
         lam_y = remix_lambda(lam, sizes, sizes[partner], self.kappa, self.tau)
-        return Split(Pairs.unchecked(partner, lam), Pairs.unchecked(partner, lam_y))
+        return Split(Pairs(partner, lam), Pairs(partner, lam_y))
 
     def _check_labels(self, labels: Tensor) -> None:
         if self._sizes is None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mixlab.birkhoff import birkhoff, check_labels, check_matrix, pair_birkhoff, pair_sequential
-from mixlab.mixup import Method, check_alpha, check_batch, draw_lambda
+from mixlab.method import Method, check_alpha, check_batch, draw_lambda
 from mixlab.plans import Pairs, soft_labels
 
 FLOOR = 1e-6  # a class pair never confused: keeps gamma -> 0 continuous (0^0 is 1, 0^0.01 is 0) and Sinkhorn possible
@@ -43,7 +43,7 @@ class ConfusionMixup(Method):
     around it. Whoever runs the network in another way calls `observe` instead.
     """
 
-    usual: ClassVar[dict] = {"alpha": 1.0, "gamma": 0.25}
+    defaults: ClassVar[dict] = {"alpha": 1.0, "gamma": 0.25}
 
     def __init__(self, alpha: float, gamma: float, momentum: float = 0.5, sampler: str = "birkhoff", rng=None):
         super().__init__(rng)
@@ -67,18 +67,13 @@ class ConfusionMixup(Method):
     def draw(self, x, labels):
         check_batch(x, labels)
         lam = draw_lambda(self.rng, self.alpha)
-        plan = Pairs.unchecked(self._partners(labels), lam)
+        plan = Pairs(self._partners(labels), lam)
         return plan if x.is_cpu else plan.to(x.device)
 
-    def answers(self, model, x, labels):
-        plan, logits = super().answers(model, x, labels)
-        self.observe(logits, self.targets(plan, labels, logits.shape[1]))
-        return plan, logits
-
     @torch.no_grad()
-    def observe(self, logits: Tensor, y: Tensor) -> None:
-        """Add a batch to the epoch's counts: logits (n, c), soft labels y (n, c). Reads no value from the device."""
-        classes = logits.shape[1]
+    def observe(self, logits, plan, labels):
+        """Add a batch to the epoch's counts: logits (n, c) on its mix. Reads no value from the device."""
+        classes, y = logits.shape[1], self.targets(plan, labels, logits.shape[1])
         if len(self.average) == 0:
             new = {"dtype": torch.float64, "device": logits.device}
             self.average = torch.full((classes, classes), 1 / classes, **new)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixlab.mixup import Around, Method, Mixup, scored_by_targets
+from mixlab.method import Around, Method, check_method
+from mixlab.mixup import Mixup
 from mixlab.plans import Pairs, no_autocast, wide
 
 AXES = ("class", "pair", "both")
@@ -34,17 +35,15 @@ class InfiniteClass(Around):
     Spreading the target over equal ones is no remedy: their scores are equal too, so neither loss nor gradient changes.
     """
 
-    usual: ClassVar[dict] = {"method": Mixup(1.0, per_sample=True)}
+    defaults: ClassVar[dict] = {"method": Mixup(1.0, per_sample=True)}
 
     def __init__(self, method: Method, axes: str = "both", rng=None):
         super().__init__(method, rng)
-        if not scored_by_targets(method):
-            name = type(method).__name__
-            raise ValueError(f"method {name} has a loss of its own: put it outside, as in {name}(InfiniteClass(…))")
-        self.axes = _check_axes(axes)
+        check_method("method", method, "put it outside", own_loss=False, cross_entropy=True)
+        self.axes, self.cross_entropy = _check_axes(axes), False
 
     def score(self, logits, plan, labels):
-        pairs = plan.label_plan
+        pairs = getattr(plan, "label_plan", plan)
         if self._targets_are_pairs() and type(pairs) is Pairs and labels.dim() == 1:
             return contrast(pair_scores(logits, labels, pairs), self.axes)
         y = self.targets(plan, labels, logits.shape[1])

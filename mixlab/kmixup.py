@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixlab.mixup import Method, check_alpha, check_batch, draw_lambda
+from mixlab.method import Method, check_alpha, check_batch, draw_lambda
 from mixlab.plans import Pairs, no_autocast
 
 COSTS = ("squared", "euclidean")
@@ -35,7 +35,7 @@ class KMixup(Method):
     pseudocode).
     """
 
-    usual: ClassVar[dict] = {"alpha": 1.0, "k": 16}
+    defaults: ClassVar[dict] = {"alpha": 1.0, "k": 16}
 
     def __init__(self, alpha: float, k: int, cost: str = "squared", per_sample: bool = False, rng=None):
         super().__init__(rng)
@@ -49,7 +49,7 @@ class KMixup(Method):
         check_batch(x, labels)
         if other is not None:
             lam = draw_lambda(self.rng, self.alpha, len(x) if self.per_sample else None)
-            return Pairs.unchecked(match(x, other, self.k, self.cost), lam).to(x.device)
+            return Pairs(match(x, other, self.k, self.cost), lam).to(x.device)
         begun = next((plans for batch, plans in self._pending if batch is x), None) or _start([self], x[None])
         self._pending = [entry for entry in self._pending if entry[0] is not x]
         return begun()[0]
@@ -100,7 +100,7 @@ def _start(methods: list[KMixup], x: Tensor) -> Callable[[], list[Pairs]]:
 
     def plans() -> list[Pairs]:
         partner = torch.empty_like(order).scatter_(1, order, facing.gather(1, chosen()))
-        drawn = [Pairs.unchecked(row, lam) for row, lam in zip(partner, lams, strict=True)]
+        drawn = [Pairs(row, lam) for row, lam in zip(partner, lams, strict=True)]
         return drawn if x.is_cpu else [plan.to(x.device) for plan in drawn]
 
     return plans

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixlab.mixup import Method, Mixup, check_batch, draw_lambda, draws_alone, mixes_inputs, scored_by_targets
+from mixlab.method import Method, check_batch, check_method, draw_lambda
+from mixlab.mixup import Mixup
 from mixlab.plans import Pairs, Split, no_autocast, soft_labels, wide
 from mixlab.puzzlemix import PuzzleMix
 
@@ -39,7 +40,9 @@ class LaMix(Method):
     network alone.
     """
 
-    usual: ClassVar[dict] = {"beta": 0.5}
+    defaults: ClassVar[dict] = {"beta": 0.5}
+
+    own_loss = True
 
     def __init__(
         self,
@@ -52,10 +55,11 @@ class LaMix(Method):
         super().__init__(rng)
         self.beta, self.detach_target, self.originals = _check_beta(beta), detach_target, originals
         self.mixing = Mixup(1.0, per_sample=True) if mixing is None else mixing
-        says_who = draws_alone(self.mixing) or isinstance(self.mixing, PuzzleMix)
-        if not (scored_by_targets(self.mixing) and mixes_inputs(self.mixing) and says_who):
-            name = type(self.mixing).__name__
-            raise ValueError(f"mixing {name} does more than say who is mixed with whom: LaMix does the rest itself")
+        check_method(
+            "mixing", self.mixing, "LaMix does that itself", own_loss=False, cross_entropy=True, mixes_inputs=True
+        )
+        if not isinstance(self.mixing, PuzzleMix):
+            check_method("mixing", self.mixing, asks_model=False)
         self.soft_head: nn.Linear | None = None
         self.steps = 0
 
@@ -75,14 +79,14 @@ class LaMix(Method):
         plan = self.mixing.draw(x, labels)
         if not isinstance(plan, Pairs | Split):
             raise ValueError(f"mixing {type(self.mixing).__name__} gives no pairs: LaMix averages two images")
-        return Split(Pairs.unchecked(plan.partner, 0.5), plan.label_plan)
+        return Split(Pairs(plan.partner, 0.5), plan)
 
-    def plan_for(self, model, x, labels):
+    def draw_with_model(self, model, x, labels):
         if not isinstance(self.mixing, PuzzleMix):
             return self.draw(x, labels)
-        puzzle = self.mixing.plan_for(model, x, labels, lam=0.5)
+        puzzle = self.mixing.draw_with_model(model, x, labels, lam=0.5)
         lam = draw_lambda(self.mixing.rng, self.mixing.alpha, len(x))
-        return Split(puzzle, Pairs.unchecked(puzzle.partner, lam.to(x.device, non_blocking=True)))
+        return Split(puzzle, Pairs(puzzle.partner, lam.to(x.device, non_blocking=True)))
 
     def loss(self, model, x, labels):
         check_batch(x, labels)
@@ -94,7 +98,7 @@ class LaMix(Method):
         if clean:
             r, local = model.embed(x), soft_labels(labels, head.out_features)
         else:
-            plan = self.plan_for(model, x, labels)
+            plan = self.draw_with_model(model, x, labels)
             r, local = model.embed(plan.mix(x)), self.mixing.targets(plan, labels, head.out_features)
         heads = {"bias": head.bias, "soft_bias": self.soft_head.bias}
         return lamix_loss(r, head.weight, self.soft_head.weight, local, self.beta, self.detach_target, **heads)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixlab.mixup import Method, check_batch
+from mixlab.method import Method, check_batch
 from mixlab.plans import Weights
 
 
@@ -27,7 +27,7 @@ class ZetaMixup(Method):
     whole batch, and a batch that is smaller is mixed whole.
     """
 
-    usual: ClassVar[dict] = {"gamma": 2.8}  # the default of the released code
+    defaults: ClassVar[dict] = {"gamma": 2.8}  # the default of the released code
 
     def __init__(self, gamma: float, n_mixed: int | None = None, rng=None):
         super().__init__(rng)
@@ -40,7 +40,7 @@ class ZetaMixup(Method):
         matrix = weights(n, self.gamma, self.rng, min(n, self.n_mixed or n))
         if x.dtype != torch.float64:
             matrix = matrix.float()  # never narrower: in fp16 the far ranks would be zero
-        plan = Weights.unchecked(matrix)
+        plan = Weights(matrix)
         return plan if x.is_cpu else plan.to(x.device)
 
     def extra_repr(self) -> str:

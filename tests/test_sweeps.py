@@ -99,6 +99,8 @@ def test_end_of_epoch_reaches_every_method():
 
 def test_bad_input_is_refused_by_name():
     class Other(Method):
+        own_loss = True
+
         def loss(self, model, x, labels):
             return x.sum()
 

@@ -15,10 +15,11 @@ from torch.nn import functional as F
 
 from mixlab.data.downloads import bar
 from mixlab.data.toys import ToySet
-from mixlab.mixup import Method, scored_by_cross_entropy
-from mixlab.plans import Pairs, join, one_hot
+from mixlab.method import Method, check_method
+from mixlab.plans import Pairs, one_hot
 
 TEST = ("test_x", "test_y")
+NEEDED = {"own_loss": False, "cross_entropy": True, "mixes_inputs": True, "asks_model": False}
 
 
 class Nets(nn.Module):
@@ -149,25 +150,23 @@ def _rows(x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 def _mix(methods: Sequence[Method], x: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """x (m, n, d), labels (m, n) -> mixed inputs (m, n, d) and targets (m * n, c), each slice by its own method."""
-    plans = _draw(methods, x.cpu(), labels.cpu())  # on the host: a GPU would be asked once for every network
+    host = x.cpu(), labels.cpu()  # a GPU would be asked once for every network
+    plans = [method.draw(*batch) for method, *batch in zip(methods, *host, strict=True)]
     plain = all(type(method).targets is Method.targets for method in methods)
     if plain and all(type(plan) is Pairs for plan in plans):  # one gather and one lerp for all networks
-        plan = join(plans).to(x.device)
+        plan = _join(plans).to(x.device)
         return plan.mix(x.flatten(0, 1)).view_as(x), plan.mix_labels(one_hot(labels.flatten(), classes))
     plans = [plan.to(x.device) for plan in plans]
     y = [m.targets(plan, batch, classes) for m, plan, batch in zip(methods, plans, labels, strict=True)]
     return torch.stack([plan.mix(batch) for plan, batch in zip(plans, x, strict=True)]), torch.cat(y)
 
 
-def _draw(methods: Sequence[Method], x: Tensor, labels: Tensor) -> list:
-    """A plan per method, drawn together by those of one class."""
-    plans = {}
-    for kind in dict.fromkeys(map(type, methods)):
-        which = [i for i, method in enumerate(methods) if type(method) is kind]
-        every = len(which) == len(methods)
-        batches = (x, labels) if every else (x[which], labels[which])
-        plans.update(zip(which, kind.draw_many([methods[i] for i in which], *batches), strict=True))
-    return [plans[i] for i in range(len(methods))]
+def _join(plans: list[Pairs]) -> Pairs:
+    """One plan for m batches of one length n laid end to end, each mixing only within itself."""
+    n = len(plans[0])
+    partner = torch.stack([plan.partner for plan in plans]) + n * torch.arange(len(plans))[:, None]
+    lam = torch.stack([torch.as_tensor(plan.lam, dtype=torch.float32).expand(n) for plan in plans])
+    return Pairs(partner.flatten(), lam.flatten())
 
 
 def _training_set(data, m: int, device: str) -> tuple[Tensor, Tensor]:
@@ -193,7 +192,4 @@ def _check(data, methods, seeds, epochs: int, batch_size: int) -> None:
     if epochs < 0 or batch_size < 1:
         raise ValueError(f"epochs must be >= 0 and batch_size >= 1, not {epochs} and {batch_size}")
     for method in methods:
-        if not scored_by_cross_entropy(method):
-            raise ValueError(
-                f"methods: {type(method).__name__} has a loss of its own, these networks know cross-entropy"
-            )
+        check_method("methods", method, **NEEDED)
