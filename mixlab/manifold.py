@@ -42,6 +42,7 @@ class ManifoldMixup(Around):
         stage = self.stages[self.rng.integers(len(self.stages))]
         if stage == 0:
             return self.mixing.run(model, x, labels)
+        model = getattr(model, "_orig_mod", model)  # a network under torch.compile hears no hooks
         parts, plans = _parts(model), []
 
         def mix(_, inputs, hidden):

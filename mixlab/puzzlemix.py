@@ -180,7 +180,9 @@ def minimum_cut(unary: np.ndarray, weight: float) -> np.ndarray:
     total = np.where(np.isfinite(unary), unary, 0).sum((1, 2, 3), keepdims=True) + steps
     scale = BUDGET / np.maximum(total, 1e-300)
     tails, heads, costs = _links(nodes, unary * scale, weight * scale[..., 0])
-    graph = csr_array((np.minimum(np.rint(costs), UNCUT).astype(np.int32), (tails, heads)), shape=(nodes.max() + 1,) * 2)
+    graph = csr_array(
+        (np.minimum(np.rint(costs), UNCUT).astype(np.int32), (tails, heads)), shape=(nodes.max() + 1,) * 2
+    )
     left = graph - maximum_flow(graph, 0, 1).flow
     left.eliminate_zeros()
     return np.isin(nodes, breadth_first_order(left, 0, return_predecessors=False)).sum(-1)

@@ -29,13 +29,13 @@ class Remix(Method):
         super().__init__(rng)
         self.alpha, (self.kappa, self.tau) = check_alpha(alpha), _check_rule(kappa, tau)
         self.counts = None if counts is None else _check_counts(counts)
-        sizes = None if counts is None else torch.tensor(self.counts, dtype=torch.float32)
+        sizes = None if counts is None else torch.tensor(self.counts, dtype=torch.float64)
         self.register_buffer("sizes", sizes, persistent=False)  # a buffer, so that it moves to the device
 
     def prepare(self, model, labels=None):
         classes = getattr(getattr(model, "head", None), "out_features", None)
         if self.counts is None and labels is not None:
-            self.sizes = torch.bincount(_indices(labels), minlength=classes or 0).float()
+            self.sizes = torch.bincount(_indices(labels), minlength=classes or 0).double()
         elif self.counts is not None and classes not in (None, len(self.counts)):
             raise ValueError(f"counts are of {len(self.counts)} classes, the model has {classes}")
 
@@ -49,7 +49,9 @@ class Remix(Method):
         partner = torch.from_numpy(self.rng.permutation(len(x))).to(x.device, non_blocking=True)
         lam = draw_lambda(self.rng, self.alpha, len(x)).to(x.device, non_blocking=True)
         sizes = self.sizes.to(labels.device)[labels]
-        return Split(Pairs(partner, lam), Pairs(partner, remix_lambda(lam, sizes, sizes[partner], self.kappa, self.tau)))
+        return Split(
+            Pairs(partner, lam), Pairs(partner, remix_lambda(lam, sizes, sizes[partner], self.kappa, self.tau))
+        )
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, counts={self.counts}, kappa={self.kappa}, tau={self.tau}"
@@ -63,7 +65,7 @@ def remix_lambda(lam: Tensor, count_own: Any, count_partner: Any, kappa: float, 
     Compared, never divided: an empty class needs no special case, and swapping own and partner gives 1 - lam_y.
     """
     kappa, tau = _check_rule(kappa, tau)
-    own, partner = torch.as_tensor(count_own), torch.as_tensor(count_partner)
+    own, partner = torch.as_tensor(count_own).double(), torch.as_tensor(count_partner).double()
     to_partner = (own >= kappa * partner) & (own > partner) & (lam < tau)
     to_own = (partner >= kappa * own) & (partner > own) & (1 - lam < tau)
     return torch.where(to_partner, 0.0, torch.where(to_own, 1.0, lam))
