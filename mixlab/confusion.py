@@ -36,8 +36,8 @@ class ConfusionMixup(Method):
     0 is mixup, large gamma pairs ever fewer classes. momentum: the share of the old average in the new one.
     sampler: "birkhoff", or "sequential" as published.
 
-    In the first epoch the matrix is even: that is mixup. It changes in `end_epoch`, which must follow every epoch; a
-    second epoch without it brings a warning. Batches with equally many samples of each class (recipes confusion-*)
+    In the first epoch the matrix is even: that is mixup. `end_epoch`, after every epoch, changes it; a second epoch
+    without brings a warning. Batches with equally many samples of each class (recipes confusion-*)
     realise M exactly; in others every sample draws the class it wishes for, each class serves as many wishes as it has
     samples, and those that come away empty share what is left (`pair_layers`).
     """
@@ -48,20 +48,26 @@ class ConfusionMixup(Method):
         super().__init__(rng)
         if sampler not in SAMPLERS:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}")
-        self.alpha, self.gamma = check_alpha(alpha), check_gamma(gamma)
+        self.alpha, self.gamma = check_alpha(alpha), check_number("gamma", gamma, hint="0: mixup")
         self.momentum, self.sampler = check_number("momentum", momentum, high=1), sampler
-        self.average: Tensor | None = None  # (c, c) on the CPU, from the first predictions on
-        self.counts: Tensor | None = None  # (c, c) and (c,), where the network is: this epoch's, as is
+        self.average: Tensor | None = None  # (c, c) on the CPU; None before the first predictions
+        self.counts: Tensor | None = None  # (c, c) this epoch's, where the network is, and the label mass of each class
         self.seen: Tensor | None = None
-        self.samples, self.epoch_size = 0, 1000  # how many samples that is; as many are an epoch, at least
-        self.pairing: Tensor | None = None  # M (c, c) float64 on the CPU, made of the average; None: not known yet
-        self._layers: tuple = ()  # its decomposition
+        self.samples, self.epoch_size = 0, 1000  # samples drawn in this epoch, and how many it has, as far as known
+        self.pairing: Tensor | None = None  # M (c, c) on the CPU, made of the average, and its decomposition
+        self._layers: tuple = ()
 
     def prepare(self, model, labels=None):
         self.epoch_size = self.epoch_size if labels is None else len(labels)
 
     def draw(self, x, labels):
         check_batch(x, labels)
+        self.samples += len(x)
+        if self.samples > 1.5 * self.epoch_size:
+            much = (
+                f"{self.samples} samples were drawn since end_epoch(), in an epoch of {self.epoch_size} (see prepare)"
+            )
+            warnings.warn(f"ConfusionMixup learns nothing without end_epoch() after every epoch: {much}", stacklevel=2)
         lam = draw_lambda(self.rng, self.alpha)
         return Pairs(self._partners(labels), lam).to(x.device)
 
@@ -69,7 +75,7 @@ class ConfusionMixup(Method):
     def observe(self, logits: Tensor, plan: Plan | None, labels: Tensor) -> None:
         """Count a batch: logits (n, c) on plan.mix(x), labels as for `draw`. Reads no value from the device.
 
-        plan None: nothing was mixed, and soft labels (n, c) may be of any mix.
+        plan None: nothing is left to mix, as with the soft labels (n, c) of a mix.
         """
         classes, device = logits.shape[1], logits.device
         if self.average is None:
@@ -78,19 +84,12 @@ class ConfusionMixup(Method):
             raise ValueError(f"logits have {classes} columns, the matrix in memory is of {len(self.average)} classes")
         y = soft_labels(labels, classes) if plan is None else self.targets(plan, labels, classes)
         counts, seen = increment(logits.to(float_type(device)).softmax(1), y), y.sum(0)
-        self.counts = counts if self.counts is None else self.counts.to(device) + counts
-        self.seen = seen if self.seen is None else self.seen.to(device) + seen
-        self.samples += len(logits)
-        if self.samples > 1.5 * self.epoch_size:
-            warnings.warn(
-                f"ConfusionMixup has counted {self.samples} samples since end_epoch(), for an epoch of about "
-                f"{self.epoch_size}: without end_epoch() it does not learn and is plain mixup. Call it after each "
-                "epoch, and prepare(model, labels of the training set) before the first.",
-                stacklevel=2,
-            )
+        first = self.counts is None
+        self.counts = counts if first else counts + self.counts.to(device)
+        self.seen = seen if first else seen + self.seen.to(device)
 
     def end_epoch(self):
-        if self.average is None or self.counts is None:
+        if self.counts is None:
             raise ValueError("ConfusionMixup has seen no predictions: train through its loss(), or call observe()")
         rows = row_probabilities(self.counts.cpu(), self.seen.cpu(), self.average)
         self.average = self.momentum * self.average + (1 - self.momentum) * rows
@@ -99,20 +98,18 @@ class ConfusionMixup(Method):
         self._make()
 
     def get_extra_state(self) -> dict:
-        state = {name: getattr(self, name) for name in ("average", "counts", "seen", "samples")}
-        return {"rng": super().get_extra_state(), **state}
+        return {"rng": super().get_extra_state(), "learned": (self.average, self.counts, self.seen, self.samples)}
 
     def set_extra_state(self, state: dict) -> None:
         super().set_extra_state(state["rng"])
-        self.average, self.counts, self.seen = state["average"], state["counts"], state["seen"]
-        self.samples = state["samples"]
+        self.average, self.counts, self.seen, self.samples = state["learned"]
         self._make()
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, gamma={self.gamma}, momentum={self.momentum}, sampler={self.sampler!r}"
 
     def _make(self) -> None:
-        """M of the average, and its decomposition: once an epoch."""
+        """M and its decomposition, once an epoch."""
         self.pairing, self._layers = None, ()
         if self.average is not None:
             self.pairing = pairing_matrix(self.average, self.gamma)
@@ -157,14 +154,13 @@ def row_probabilities(counts: Tensor, seen: Tensor, previous: Tensor) -> Tensor:
     seen (c,): the label mass that each class had; a class without any keeps its row of `previous` (c, c). A class that
     was seen and never confused spreads its (c - 1)/c evenly.
     """
-    counts = counts.double()
-    classes = len(counts)
+    counts, classes = counts.double(), len(counts)
     if counts.shape != (classes, classes) or previous.shape != counts.shape or seen.shape != counts.shape[:1]:
         shapes = f"{tuple(counts.shape)}, {tuple(seen.shape)} and {tuple(previous.shape)}"
         raise ValueError(f"counts, seen and previous must have shapes (c, c), (c,) and (c, c), not {shapes}")
     if not bool((torch.isfinite(counts) & (counts >= 0)).all()):
         raise ValueError("counts must be finite and >= 0: did the network diverge? Try a smaller learning rate")
-    wrong = counts * (1 - torch.eye(classes, dtype=counts.dtype, device=counts.device))
+    wrong = counts.clone().fill_diagonal_(0)
     total = wrong.sum(1, keepdim=True)
     rows = torch.where(total > 0, wrong / total * ((classes - 1) / classes), 1 / classes)
     rows.fill_diagonal_(1 / classes)
@@ -197,12 +193,7 @@ def sinkhorn(matrix: Tensor, tolerance: float = 1e-9, sweeps: int = 1000) -> Ten
 
 def pairing_matrix(average: Tensor, gamma: float) -> Tensor:
     """M = Sinkhorn(max(average, FLOOR)^gamma): doubly stochastic, (c, c) float64. Every entry gets the power."""
-    return sinkhorn(check_matrix(average).clamp(min=FLOOR) ** check_gamma(gamma))
-
-
-def check_gamma(gamma: Any) -> float:
-    """gamma as a float if it is a finite number >= 0."""
-    return check_number("gamma", gamma, hint="0: mixup")
+    return sinkhorn(check_matrix(average).clamp(min=FLOOR) ** check_number("gamma", gamma, hint="0: mixup"))
 
 
 def _newton(matrix: Tensor) -> Tensor:

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 from torch import Tensor, nn
 
-from mixlab.method import Around, Method, check_batch, check_method, check_whole
+from mixlab.method import Around, Method, check_batch, check_method, check_wholes
 from mixlab.mixup import Mixup
 
 
@@ -28,9 +27,7 @@ class ManifoldMixup(Around):
         check_method("mixing", mixing, "put it around ManifoldMixup instead", own_loss=False, cross_entropy=True)
         check_method("mixing", mixing, "it cannot mix hidden features", mixes_inputs=True, asks_model=False)
         super().__init__(mixing, rng)
-        self.stages, self.mixes_inputs = tuple(check_whole("stages", s, 0) for s in np.ravel(stages)), False
-        if not self.stages:
-            raise ValueError(f"stages must be whole numbers >= 0, at least one, not {stages}")
+        self.stages, self.mixes_inputs = check_wholes("stages", stages, 0), False
 
     @property
     def mixing(self) -> Method:

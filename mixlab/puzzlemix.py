@@ -1,15 +1,14 @@
 """PuzzleMix (Kim et al., 2020): cut both images into blocks and show of each the blocks that its label depends on.
 
-Five steps: the saliency of every pixel; each block's share of its image's saliency; the energy of a mask; the mask of
-least energy, by a minimum cut; and, if asked for, blocks moved to where they can be seen, by an assignment. For B x B
-blocks with shares s_own and s_partner, the mask z (1: own image, 0: partner, between: a blend) has the energy
+Saliency of every pixel -> each block's share s of it -> the energy E of a mask -> the mask of least energy, by a
+minimum cut -> blocks moved to where they can be seen, by an assignment. For B x B blocks and a mask z, 1 where the own
+image shows, 0 where the partner's does, and a blend between,
 
     E(z) = sum_i [ (1 - z_i) s_own,i + z_i s_partner,i ]          saliency that is hidden
            - eta / B^2 sum_i log Binomial(m, lam)(m z_i)          z_i in {0, 1/m, …, 1} should be lam on average
            + beta / (16 B) sum_(i~j) (z_i - z_j)^2                neighbours should come from the same image
 
-The label's weight of the own image is the mean of z. Not here: the paper's fourth term (gamma), which compares pixels
-across the edges of blocks.
+The label's weight of the own image is the mean of z. Not here: the paper's fourth term, on the pixels at blocks' edges.
 """
 
 import math
@@ -22,10 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixlab.cutmix import image_size
-from mixlab.method import Method, check_alpha, check_batch, check_number, check_whole, draw_lambda
+from mixlab.graphcut import minimum_cut
+from mixlab.method import Method, check_alpha, check_batch, check_number, check_whole, check_wholes, draw_lambda
 from mixlab.plans import Pairs, Split, no_autocast, soft_labels, wide
-
-BUDGET, UNCUT = 2**28, 2**29  # the cut's costs are whole numbers: the sum for an image, and what must not be cut
 
 
 class PuzzleMix(Method):
@@ -52,12 +50,9 @@ class PuzzleMix(Method):
         rng: Any = None,
     ):
         super().__init__(rng)
-        self.alpha, self.labels, self.transport = check_alpha(alpha), check_whole("labels", labels, 2), transport
-        self.blocks = tuple(check_whole("blocks", count) for count in np.ravel(blocks))
-        if not self.blocks:
-            raise ValueError(f"blocks must be whole numbers >= 1, at least one, not {blocks}")
-        self.beta, self.eta = check_number("beta", beta), check_number("eta", eta)
-        self.move_cost = check_number("move_cost", move_cost)
+        self.alpha, self.blocks = check_alpha(alpha), check_wholes("blocks", blocks)
+        self.labels, self.beta, self.eta = _check(labels, beta, eta)
+        self.transport, self.move_cost = transport, check_number("move_cost", move_cost)
 
     def draw(self, x, labels):
         raise ValueError("PuzzleMix asks the model what is salient: use draw_with_model(model, x, labels)")
@@ -71,15 +66,13 @@ class PuzzleMix(Method):
         count = self.blocks[self.rng.integers(len(self.blocks))]
         partner = torch.from_numpy(self.rng.permutation(len(x)))
         own = F.avg_pool2d(saliency(model, x, labels)[:, None], _block_size(x, count))[:, 0].cpu()
-        mask = puzzle_mask(own, own[partner], lam, self.labels, self.beta, self.eta)
-        if not self.transport:
-            return Puzzle(partner, mask).to(x.device)
-        moves = transport(own, mask, self.move_cost), transport(own[partner], 1 - mask, self.move_cost)
+        mask, moves = puzzle_mask(own, own[partner], lam, self.labels, self.beta, self.eta), ()
+        if self.transport:
+            moves = transport(own, mask, self.move_cost), transport(own[partner], 1 - mask, self.move_cost)
         return Puzzle(partner, mask, *moves).to(x.device)
 
     def extra_repr(self) -> str:
-        shape = f"alpha={self.alpha}, blocks={self.blocks}, labels={self.labels}, beta={self.beta}, eta={self.eta}"
-        return shape + (f", move_cost={self.move_cost}" if self.transport else ", transport=False")
+        return f"alpha={self.alpha}, blocks={self.blocks}, labels={self.labels}, transport={self.transport}"
 
 
 class Puzzle(Split):
@@ -89,13 +82,11 @@ class Puzzle(Split):
     own image and of the partner's, or None where every block stays.
     """
 
-    def __init__(
-        self, partner: Tensor, mask: Tensor, own_source: Tensor | None = None, partner_source: Tensor | None = None
-    ):
+    def __init__(self, partner: Tensor, mask: Tensor, own_source: Any = None, partner_source: Any = None):
         super().__init__(None, Pairs(partner, mask.flatten(1).mean(1)))
         stay = torch.arange(mask[0].numel(), device=mask.device).expand(len(mask), -1)
-        self.mask = mask
-        self.sources = tuple(stay if source is None else source for source in (own_source, partner_source))
+        self.mask, sources = mask, (own_source, partner_source)
+        self.sources = [stay if source is None else source for source in sources]
 
     def to(self, device: Any) -> "Puzzle":
         return Puzzle(*(part.to(device, non_blocking=True) for part in (self.partner, self.mask, *self.sources)))
@@ -145,16 +136,14 @@ def puzzle_mask(own: Tensor, partner: Tensor, lam: Any, labels: int = 3, beta: f
 
 
 def energy_terms(own, partner, lam, labels: int, beta: float, eta: float) -> tuple[np.ndarray, float]:
-    """The two parts of E: what each label costs in each block, (n, B, B, labels), and what a step of one label between
-    neighbours costs: E = sum of the first at the labels + the second times the sum of squared steps."""
+    """E as costs: of each label in each block, (n, B, B, labels), and of a squared step of one between neighbours."""
     if own.shape != partner.shape or own.dim() != 3 or own.shape[1] != own.shape[2]:
         raise ValueError(f"own {tuple(own.shape)} and partner {tuple(partner.shape)} must both have shape (n, B, B)")
     lam = np.asarray(lam, dtype=np.float64).reshape(-1, 1, 1, 1)
     if not ((lam >= 0) & (lam <= 1)).all():
         raise ValueError(f"lam must lie in [0, 1], not {lam.ravel()}")
-    m, count = check_whole("labels", labels, 2) - 1, own.shape[-1]
-    beta, eta = check_number("beta", beta), check_number("eta", eta)
-    t = np.arange(labels)
+    labels, beta, eta = _check(labels, beta, eta)
+    t, m, count = np.arange(labels), labels - 1, own.shape[-1]
     prior = np.array([math.comb(m, k) for k in t]) * lam**t * (1 - lam) ** (m - t)
     with np.errstate(divide="ignore"):  # what lam rules out costs infinitely much
         wish = -np.log(prior) * (eta / count**2) if eta else np.zeros(1)
@@ -162,38 +151,11 @@ def energy_terms(own, partner, lam, labels: int, beta: float, eta: float) -> tup
     return hidden + wish, beta / (16 * count * m**2)
 
 
-def minimum_cut(unary: np.ndarray, weight: float) -> np.ndarray:
-    """Labels t (n, h, w) of least  sum_i unary[i, t_i] + weight sum_(i~j) (t_i - t_j)^2,  for unary (n, h, w, labels).
-
-    m = labels - 1 nodes for each block, in a chain from source 0 to sink 1 whose links cost as much as the labels: t of
-    the nodes fall on the source's side where link t is cut. Between neighbours node k leads to node l <= k of the
-    other, at the weight if k = l and twice that if not: where t_i > t_j that cuts (t_i - t_j)^2. Costs are rounded to
-    whole numbers, of which every image has BUDGET in all, so that no sum leaves 32 bits.
-    """
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import breadth_first_order, maximum_flow
-
-    n, height, width, labels = unary.shape
-    nodes = 2 + np.arange(n * height * width * (labels - 1)).reshape(n, height, width, -1)
-    unary = unary - unary.min(-1, keepdims=True)  # what a block costs in any case does not matter
-    steps = 2 * (labels - 1) ** 2 * (2 * height * width - height - width) * weight  # all links between neighbours
-    total = np.where(np.isfinite(unary), unary, 0).sum((1, 2, 3), keepdims=True) + steps
-    scale = BUDGET / np.maximum(total, 1e-300)
-    tails, heads, costs = _links(nodes, unary * scale, weight * scale[..., 0])
-    graph = csr_array(
-        (np.minimum(np.rint(costs), UNCUT).astype(np.int32), (tails, heads)), shape=(nodes.max() + 1,) * 2
-    )
-    left = graph - maximum_flow(graph, 0, 1).flow
-    left.eliminate_zeros()
-    return np.isin(nodes, breadth_first_order(left, 0, return_predecessors=False)).sum(-1)
-
-
 def transport(share: Tensor, shown: Tensor, move_cost: float) -> Tensor:
     """The block to show at each place, (n, B * B): saliency (n, B, B) brought to where shown (n, B, B) > 0.
 
-    Of all ways to give every visible place a block of its own, the one of least
-    sum over places of  move_cost * (distance squared) - (share of saliency of the block), the image's side being 1.
-    Places that are hidden keep their own block.
+    Of all ways to give every visible place a block of its own, the one of least sum over places of
+    move_cost * (distance squared) - (share of saliency of the block), the image's side being 1.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -215,23 +177,13 @@ def _shares(values: Tensor) -> np.ndarray:
     return np.where(total > 0, values / np.where(total > 0, total, 1), 1 / values[0].size)
 
 
-def _links(nodes: np.ndarray, unary: np.ndarray, weight: np.ndarray) -> list[np.ndarray]:
-    """Tails, heads and costs of all links, for nodes (n, h, w, m): the chains, and those between neighbours."""
-    ends = np.zeros_like(nodes[..., :1])
-    links = [(np.concatenate([ends, nodes], -1), np.concatenate([nodes, ends + 1], -1), unary)]
-    links += [(nodes[..., 1:], nodes[..., :-1], np.inf)]  # so that a chain is cut once
-    for one, other in ((nodes[:, 1:], nodes[:, :-1]), (nodes[:, :, 1:], nodes[:, :, :-1])):
-        for k in range(nodes.shape[-1]):
-            for level in range(k + 1):
-                cost = weight if k == level else 2 * weight
-                links += [(one[..., k], other[..., level], cost), (other[..., k], one[..., level], cost)]
-    links = [np.broadcast_arrays(*link) for link in links]
-    return [np.concatenate([link[side].ravel() for link in links]) for side in range(3)]
-
-
 def _block_size(x: Tensor, count: int) -> tuple[int, int]:
     height, width = image_size(x)
     if height % count or width % count:
-        fitting = [number for number in range(1, min(height, width) + 1) if not (height % number or width % number)]
-        raise ValueError(f"blocks must divide the {height} x {width} pixels: {count} does not, {fitting} would")
+        fits = [number for number in range(1, min(height, width) + 1) if not (height % number or width % number)]
+        raise ValueError(f"blocks must divide the {height} x {width} pixels: {count} does not, {fits} would")
     return height // count, width // count
+
+
+def _check(labels: int, beta: float, eta: float) -> tuple[int, float, float]:
+    return check_whole("labels", labels, 2), check_number("beta", beta), check_number("eta", eta)
