@@ -37,8 +37,12 @@ class Pairs:
 
     def to(self, device: Any) -> "Pairs":
         """The same plan on another device."""
-        lam = self.lam.to(device, non_blocking=True) if isinstance(self.lam, Tensor) else self.lam
-        return Pairs(self.partner.to(device, non_blocking=True), lam)
+        if self.partner.device == device:
+            return self
+        moved = copy(self)
+        moved.partner = self.partner.to(device, non_blocking=True)
+        moved.lam = self.lam.to(device, non_blocking=True) if isinstance(self.lam, Tensor) else self.lam
+        return moved
 
     def mix(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """x (n, …) floating point -> a new tensor of the same shape, type and memory layout.
@@ -158,9 +162,8 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     """labels (n,) class indices -> y (n, c) float32 with a single one in each row."""
     if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(f"labels must be whole numbers of shape (n,), not {labels.dtype} {tuple(labels.shape)}")
-    if labels.is_cpu and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-        low, high = labels.aminmax()
-        raise ValueError(f"labels must lie in 0..{num_classes - 1}, found {low} to {high}")
+    if len(labels):
+        _check_range("labels", labels, num_classes - 1)
     return torch.zeros(len(labels), num_classes, device=labels.device).scatter_(1, labels.long()[:, None], 1.0)
 
 
@@ -230,15 +233,25 @@ def _as_partner(partner: Any) -> Tensor:
     if partner.dim() != 1 or len(partner) == 0 or partner.is_floating_point() or partner.dtype == torch.bool:
         shape = tuple(partner.shape)
         raise ValueError(f"partner must be whole numbers of shape (n,) with n >= 1, not {partner.dtype} {shape}")
-    if partner.is_cpu and not 0 <= partner.min() <= partner.max() < len(partner):
-        raise ValueError(f"partner must lie in 0..{len(partner) - 1}, found {partner.min()} to {partner.max()}")
+    _check_range("partner", partner, len(partner) - 1)
     return partner.long()
 
 
 def _as_lam(lam: Any, n: int) -> float | Tensor:
-    values = torch.as_tensor(lam)
-    if values.dim() > 1 or (values.dim() == 1 and len(values) != n):
-        raise ValueError(f"lam must be one number or of shape ({n},), not {tuple(values.shape)}")
-    if values.is_cpu and not bool(((values >= 0) & (values <= 1)).all()):
-        raise ValueError(f"lam must lie in [0, 1], found {values.min():.6g} to {values.max():.6g}")
-    return float(lam) if values.dim() == 0 else wide(values)
+    if not isinstance(lam, float):
+        lam = torch.as_tensor(lam)
+        if lam.dim() > 1 or (lam.dim() == 1 and len(lam) != n):
+            raise ValueError(f"lam must be one number or of shape ({n},), not {tuple(lam.shape)}")
+        if lam.dim() == 1:
+            _check_range("lam", lam, 1)
+            return wide(lam)
+    if not 0 <= lam <= 1:
+        raise ValueError(f"lam must lie in [0, 1], not {float(lam)}")
+    return float(lam)
+
+
+def _check_range(name: str, values: Tensor, largest: int) -> None:
+    if values.is_cpu:
+        low, high = (end.item() for end in values.aminmax())
+        if not 0 <= low <= high <= largest:  # written so that NaN fails too
+            raise ValueError(f"{name} must lie in 0..{largest}, found {low} to {high}")
