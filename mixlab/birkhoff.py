@@ -4,7 +4,7 @@ M is doubly stochastic, (c, c), and so a weighted sum of permutations of the cla
 `pair_birkhoff` draws from them and realises M. `pair_sequential` is the way of the confusion paper, which does not.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +17,8 @@ def birkhoff(matrix: Tensor, tolerance: float = 1e-9) -> tuple[Tensor, Tensor]:
         M_ab = sum of weights[k] over the permutations k that send class a to class b
 
     Take away a permutation of large entries as often as its smallest entry allows, and go on with the rest, until that
-    is below the tolerance. A threshold says what is large; it falls by a tenth when no permutation reaches it. So every
-    step takes nearly as much as it could, and a few times c of them are enough: 900 for 100 classes. The weights are
-    scaled to sum to one, so that the frequencies of pairs differ from M by the tolerance at most.
+    is below the tolerance. Large is what reaches a threshold, which falls by a tenth when no permutation does: so every
+    step takes nearly as much as it could, and some 9 c of them are enough. The weights are scaled to sum to one.
     """
     from scipy.sparse import csr_array  # here, so that `import mixlab` stays light
     from scipy.sparse.csgraph import maximum_bipartite_matching
@@ -74,9 +73,7 @@ def pair_layers(labels: Tensor, permutations: Tensor, chosen: Tensor, keys: Tens
     return torch.empty_like(labels).scatter_(0, rows, samples)
 
 
-def pair_sequential(
-    labels: Tensor, matrix: Tensor, rng: np.random.Generator, order: Sequence[int] | None = None
-) -> Tensor:
+def pair_sequential(labels: Tensor, matrix: Tensor, rng: np.random.Generator, order: Any = None) -> Tensor:
     """Partners (n,) as published: class after class draws its partners, without replacement, from what is left.
 
     labels (n,), matrix (c, c), order: the classes in the order in which they draw (0, 1, 2, …). A sample of class b
@@ -88,8 +85,7 @@ def pair_sequential(
     classes = list(range(len(matrix)) if order is None else order)
     if sorted(classes) != list(range(len(matrix))):
         raise ValueError(f"order must name every class from 0 to {len(matrix) - 1} once, not {classes}")
-    own = labels.cpu().numpy()
-    left, partner = np.arange(len(own)), np.empty(len(own), np.int64)
+    own, left, partner = labels.cpu().numpy(), np.arange(len(labels)), np.empty(len(labels), np.int64)
     for a in classes:
         rows, weight = np.flatnonzero(own == a), matrix[a, own[left]]
         # Drawing one by one by weight is ringing in the order of exponential clocks of these rates.

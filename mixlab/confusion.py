@@ -9,9 +9,9 @@ draws the partners' classes from it:
     M        = Sinkhorn(average^gamma, entry by entry)                         pairing_matrix, sinkhorn
     partners : a sample of class a meets class b with probability M_ab         birkhoff and pair_birkhoff
 
-The average stays raw: power and balance are made on a copy, once an epoch. gamma = 0 makes every entry of M equal 1/c,
-which is mixup. The paper draws partners class after class from what is left (`pair_sequential`), and that does not
-give M. A doubly stochastic M is a weighted sum of permutations of the classes (Birkhoff), and drawing from those does.
+The average stays raw: power and balance are made on a copy, once an epoch. gamma = 0 makes every entry of M 1/c, which
+is mixup. The paper draws partners class after class from what is left (`pair_sequential`), which does not give M;
+permutations of the classes do, of which M is a weighted sum (Birkhoff).
 """
 
 import math
@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mixlab.birkhoff import birkhoff, check_labels, check_matrix, float_type, pair_birkhoff, pair_sequential
+from mixlab.birkhoff import birkhoff, check_matrix, float_type, pair_birkhoff, pair_sequential
 from mixlab.method import Method, check_alpha, check_batch, check_number, check_whole, draw_lambda
 from mixlab.plans import Pairs, Plan, soft_labels
 
@@ -64,10 +64,8 @@ class ConfusionMixup(Method):
         check_batch(x, labels)
         self.samples += len(x)
         if self.samples > 1.5 * self.epoch_size:
-            much = (
-                f"{self.samples} samples were drawn since end_epoch(), in an epoch of {self.epoch_size} (see prepare)"
-            )
-            warnings.warn(f"ConfusionMixup learns nothing without end_epoch() after every epoch: {much}", stacklevel=2)
+            drawn = f"{self.samples} samples were drawn without it, in epochs of {self.epoch_size} (see prepare)"
+            warnings.warn(f"ConfusionMixup learns from end_epoch() after every epoch: {drawn}", stacklevel=2)
         lam = draw_lambda(self.rng, self.alpha)
         return Pairs(self._partners(labels), lam).to(x.device)
 
@@ -84,9 +82,9 @@ class ConfusionMixup(Method):
             raise ValueError(f"logits have {classes} columns, the matrix in memory is of {len(self.average)} classes")
         y = soft_labels(labels, classes) if plan is None else self.targets(plan, labels, classes)
         counts, seen = increment(logits.to(float_type(device)).softmax(1), y), y.sum(0)
-        first = self.counts is None
-        self.counts = counts if first else counts + self.counts.to(device)
-        self.seen = seen if first else seen + self.seen.to(device)
+        if self.counts is not None:
+            counts, seen = counts + self.counts.to(device), seen + self.seen.to(device)
+        self.counts, self.seen = counts, seen
 
     def end_epoch(self):
         if self.counts is None:
@@ -108,8 +106,7 @@ class ConfusionMixup(Method):
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, gamma={self.gamma}, momentum={self.momentum}, sampler={self.sampler!r}"
 
-    def _make(self) -> None:
-        """M and its decomposition, once an epoch."""
+    def _make(self) -> None:  # once an epoch
         self.pairing, self._layers = None, ()
         if self.average is not None:
             self.pairing = pairing_matrix(self.average, self.gamma)
@@ -128,24 +125,18 @@ class ConfusionMixup(Method):
 def increment(probabilities: Tensor, y: Tensor) -> Tensor:
     """What a batch adds to the counts: sum_i y_i p_i^T, where p_i is zero at the classes that y_i names.
 
-    probabilities (n, c) floating point; y (n, c) soft labels, or (n,) class indices. Returns (c, c) float64. A pair of
-    classes a and b adds lam p to row a and (1 - lam) p to row b, both without the columns a and b; with lam = 1 there
-    is no b. In float64, which no autocast touches (float32 on Apple's GPUs).
+    probabilities (n, c) floating point; y (n, c) soft labels, or (n,) class indices. A pair of classes a and b adds
+    lam p to row a and (1 - lam) p to row b, both without the columns a and b; with lam = 1 there is no b. (c, c) in
+    float64, which no autocast touches (float32 on Apple's GPUs).
     """
     if probabilities.dim() != 2 or not probabilities.is_floating_point():
-        raise ValueError(
-            f"probabilities must be floating point (n, c), not {probabilities.dtype} {tuple(probabilities.shape)}"
-        )
+        found = f"{probabilities.dtype} {tuple(probabilities.shape)}"
+        raise ValueError(f"probabilities must be floating point (n, c), not {found}")
     if len(y) != len(probabilities):
         raise ValueError(f"y has {len(y)} rows, probabilities {len(probabilities)}")
-    classes, exact = probabilities.shape[1], float_type(probabilities.device)
-    probabilities = probabilities.to(exact)
-    if y.dim() == 1:  # one term a row: added where it belongs
-        y = check_labels(y, classes)
-        counts = torch.zeros(classes, classes, dtype=exact, device=probabilities.device)
-        return counts.index_add_(0, y, probabilities.scatter(1, y[:, None], 0.0))
-    y = soft_labels(y, classes).to(exact)
-    return y.T @ probabilities.masked_fill(y > 0, 0.0)
+    exact = float_type(probabilities.device)
+    y = soft_labels(y, probabilities.shape[1]).to(exact)
+    return y.T @ probabilities.to(exact).masked_fill(y > 0, 0.0)
 
 
 def row_probabilities(counts: Tensor, seen: Tensor, previous: Tensor) -> Tensor:
@@ -155,8 +146,8 @@ def row_probabilities(counts: Tensor, seen: Tensor, previous: Tensor) -> Tensor:
     was seen and never confused spreads its (c - 1)/c evenly.
     """
     counts, classes = counts.double(), len(counts)
-    if counts.shape != (classes, classes) or previous.shape != counts.shape or seen.shape != counts.shape[:1]:
-        shapes = f"{tuple(counts.shape)}, {tuple(seen.shape)} and {tuple(previous.shape)}"
+    shapes = [tuple(part.shape) for part in (counts, seen, previous)]
+    if shapes != [(classes, classes), (classes,), (classes, classes)]:
         raise ValueError(f"counts, seen and previous must have shapes (c, c), (c,) and (c, c), not {shapes}")
     if not bool((torch.isfinite(counts) & (counts >= 0)).all()):
         raise ValueError("counts must be finite and >= 0: did the network diverge? Try a smaller learning rate")
@@ -170,9 +161,9 @@ def row_probabilities(counts: Tensor, seen: Tensor, previous: Tensor) -> Tensor:
 def sinkhorn(matrix: Tensor, tolerance: float = 1e-9, sweeps: int = 1000) -> Tensor:
     """Scale rows and columns until all sum to one: columns, then rows, in turn; (c, c) float64.
 
-    Ends on rows, since rows are what is drawn from; then every column sums to one within the tolerance. Zeros stay.
-    Sweeps gain next to nothing where classes hardly meet (large gamma): after a hundred, a Newton step follows each.
-    A matrix whose zeros leave room for no permutation is refused.
+    Ends on rows, from which is drawn; then every column sums to one within the tolerance. Zeros stay; a matrix whose
+    zeros leave room for no permutation is refused. Sweeps gain next to nothing where classes hardly meet (large gamma):
+    after a hundred, a Newton step follows each.
     """
     matrix = check_matrix(matrix)
     for sweep in range(check_whole("sweeps", sweeps)):

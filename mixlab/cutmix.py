@@ -1,16 +1,17 @@
 """CutMix (Yun et al., 2019): paste a box of another image, and give the label by area."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mixlab.method import Method, check_alpha, check_batch, draw_lambda
+from mixlab.method import check_batch, draw_lambda
+from mixlab.mixup import Mixup
 from mixlab.plans import Pairs, Split, take
 
 
-class CutMix(Method):
+class CutMix(Mixup):
     """CutMix: a box of the partner's image is pasted, and the label follows the area.
 
         cut = sqrt(1 - lam),  lam ~ Beta(alpha, alpha)       the box: cut * height by cut * width, centre anywhere
@@ -21,12 +22,6 @@ class CutMix(Method):
     alpha >= 0: 0 cuts nothing. per_sample: a box for every image in place of one for the batch (as published).
     """
 
-    defaults: ClassVar[dict[str, Any]] = {"alpha": 1.0}
-
-    def __init__(self, alpha: float, per_sample: bool = False, rng: Any = None):
-        super().__init__(rng)
-        self.alpha, self.per_sample = check_alpha(alpha), per_sample
-
     def draw(self, x, labels):
         check_batch(x, labels)
         height, width = image_size(x)
@@ -35,9 +30,6 @@ class CutMix(Method):
         lam = lam if n is None else lam.double().numpy()
         box = cutmix_box(height, width, lam, self.rng.integers(height, size=n), self.rng.integers(width, size=n))
         return Boxes(torch.from_numpy(self.rng.permutation(len(x))), box, height, width).to(x.device)
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}" + ", per_sample=True" * self.per_sample
 
 
 class Boxes(Split):

@@ -4,9 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from mixlab.birkhoff import check_labels
 from mixlab.method import Method, check_alpha, check_batch, check_number, draw_lambda
 from mixlab.plans import Pairs, Split
 
@@ -28,14 +30,14 @@ class Remix(Method):
     ):
         super().__init__(rng)
         self.alpha, (self.kappa, self.tau) = check_alpha(alpha), _check_rule(kappa, tau)
-        self.counts = None if counts is None else _check_counts(counts)
-        sizes = None if counts is None else torch.tensor(self.counts, dtype=torch.float64)
+        self.counts = None if counts is None else tuple(np.ravel(counts).tolist())
+        sizes = None if counts is None else torch.tensor([check_number("counts", n) for n in self.counts]).double()
         self.register_buffer("sizes", sizes, persistent=False)  # a buffer, so that it moves to the device
 
     def prepare(self, model, labels=None):
         classes = getattr(getattr(model, "head", None), "out_features", None)
         if self.counts is None and labels is not None:
-            self.sizes = torch.bincount(_indices(labels), minlength=classes or 0).double()
+            self.sizes = torch.bincount(check_labels(labels, classes or math.inf), minlength=classes or 0).double()
         elif self.counts is not None and classes not in (None, len(self.counts)):
             raise ValueError(f"counts are of {len(self.counts)} classes, the model has {classes}")
 
@@ -43,9 +45,7 @@ class Remix(Method):
         check_batch(x, labels)
         if self.sizes is None:
             raise ValueError("counts are unknown: give them, or call prepare(model, labels of the training set)")
-        labels, classes = _indices(labels), len(self.sizes)
-        if labels.is_cpu and not 0 <= labels.min() <= labels.max() < classes:
-            raise ValueError(f"labels must lie in 0..{classes - 1}, as counts have {classes}; found {labels.max()}")
+        labels = check_labels(labels, len(self.sizes))
         partner = torch.from_numpy(self.rng.permutation(len(x))).to(x.device, non_blocking=True)
         lam = draw_lambda(self.rng, self.alpha, len(x)).to(x.device, non_blocking=True)
         sizes = self.sizes.to(labels.device)[labels]
@@ -69,22 +69,6 @@ def remix_lambda(lam: Tensor, count_own: Any, count_partner: Any, kappa: float, 
     to_partner = (own >= kappa * partner) & (own > partner) & (lam < tau)
     to_own = (partner >= kappa * own) & (partner > own) & (1 - lam < tau)
     return torch.where(to_partner, 0.0, torch.where(to_own, 1.0, lam))
-
-
-def _indices(labels: Tensor) -> Tensor:
-    if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(f"labels must be class indices (n,), not {labels.dtype} {tuple(labels.shape)}")
-    return labels.long()
-
-
-def _check_counts(counts: Sequence[int]) -> tuple:
-    try:
-        sizes = [float(count) for count in counts]
-    except (TypeError, ValueError):
-        sizes = []
-    if not (sizes and all(math.isfinite(size) and size >= 0 for size in sizes)):
-        raise ValueError(f"counts must be one number >= 0 for every class, not {counts!r}")
-    return tuple(counts)
 
 
 def _check_rule(kappa: float, tau: float) -> tuple[float, float]:
