@@ -31,6 +31,8 @@ class Remix(Method):
         super().__init__(rng)
         self.alpha, (self.kappa, self.tau) = check_alpha(alpha), _check_rule(kappa, tau)
         self.counts = None if counts is None else tuple(np.ravel(counts).tolist())
+        if self.counts == ():
+            raise ValueError(f"counts must be one number >= 0 for every class, not {counts}")
         sizes = None if counts is None else torch.tensor([check_number("counts", n) for n in self.counts]).double()
         self.register_buffer("sizes", sizes, persistent=False)  # a buffer, so that it moves to the device
 
