@@ -6,15 +6,20 @@ What needs matplotlib, scipy, torchvision or Jupyter is imported by name (`from 
 
 __version__ = "0.1.0"
 
-from mixlab.companions import CutMix, ManifoldMixup, RegMixup, Remix
 from mixlab.confusion import ConfusionMixup
 from mixlab.course.scales import scale
+from mixlab.cutmix import CutMix
 from mixlab.infinite import InfiniteClass, infinite_class_loss
 from mixlab.kmixup import KMixup
 from mixlab.lamix import LaMix, lamix_loss
-from mixlab.mixup import ERM, LabelSmoothing, Method, Mixup, draw_lambda, soft_cross_entropy
-from mixlab.plans import Pairs, Split, Weights, join, one_hot, soft_labels
+from mixlab.manifold import ManifoldMixup
+from mixlab.method import Method, draw_lambda, soft_cross_entropy
+from mixlab.mixup import ERM, Mixup
+from mixlab.plans import Pairs, Split, Weights, one_hot, soft_labels
 from mixlab.puzzlemix import PuzzleMix
+from mixlab.regmixup import RegMixup
+from mixlab.remix import Remix
+from mixlab.smoothing import LabelSmoothing
 from mixlab.zeta import ZetaMixup
 
 __all__ = [
@@ -37,7 +42,6 @@ __all__ = [
     "ZetaMixup",
     "draw_lambda",
     "infinite_class_loss",
-    "join",
     "lamix_loss",
     "one_hot",
     "scale",

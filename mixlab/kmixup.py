@@ -8,20 +8,16 @@ and the larger k, the nearer the partners. Every batch is cut into blocks of k; 
 """
 
 import warnings
-from collections.abc import Callable
-from functools import cache
-from itertools import permutations
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mixlab.mixup import Method, check_alpha, check_batch, draw_lambda
-from mixlab.plans import Pairs, no_autocast
+from mixlab.method import Method, check_alpha, check_batch, check_whole, draw_lambda
+from mixlab.plans import Pairs
 
-COSTS = ("squared", "euclidean")
-ENUMERATED = 4  # up to this k all k! matchings are compared where the data is: no trip to the host
+METRICS = {"squared": "sqeuclidean", "euclidean": "euclidean"}  # our names of the costs, and SciPy's
 
 
 class KMixup(Method):
@@ -35,90 +31,67 @@ class KMixup(Method):
     pseudocode).
     """
 
-    usual: ClassVar[dict] = {"alpha": 1.0, "k": 16}
+    defaults: ClassVar[dict[str, Any]] = {"alpha": 1.0, "k": 16}
 
-    def __init__(self, alpha: float, k: int, cost: str = "squared", per_sample: bool = False, rng=None):
+    def __init__(self, alpha: float, k: int, cost: str = "squared", per_sample: bool = False, rng: Any = None):
         super().__init__(rng)
-        _check(k, cost)
-        self.alpha, self.k, self.cost, self.per_sample = check_alpha(alpha), k, cost, per_sample
+        self.alpha, self.k, self.cost = check_alpha(alpha), check_whole("k", k), _check_cost(cost)
+        self.per_sample = per_sample
         self._largest = 0  # the batch size so far: tells a short last batch from a k that is too large
-        self._pending: list[tuple] = []  # what `ahead` has begun: this batch and the next, at most
 
     def draw(self, x, labels, other: Tensor | None = None):
         """A plan for x; with `other`, a second batch of the same length, partner points into that one."""
         check_batch(x, labels)
         if other is not None:
-            lam = draw_lambda(self.rng, self.alpha, len(x) if self.per_sample else None)
-            return Pairs.unchecked(match(x, other, self.k, self.cost), lam).to(x.device)
-        begun = next((plans for batch, plans in self._pending if batch is x), None) or _start([self], x[None])
-        self._pending = [entry for entry in self._pending if entry[0] is not x]
-        return begun()[0]
+            return Pairs(match(x, other, self.k, self.cost), self._lam(len(x))).to(x.device)
+        k, order, lam = self.deal(len(x))
+        order = order.to(x.device)
+        facing = order.roll(-k)
+        partner = torch.empty_like(order)
+        partner[order] = facing[match(x[order], x[facing], k, self.cost)]
+        return Pairs(partner, lam).to(x.device)
 
-    def ahead(self, x):
-        """Draw for x and send its costs on their way, so that they wait for the host and not the host for them."""
-        check_batch(x, x)
-        self._pending = [*self._pending[-1:], (x, _start([self], x[None]))]
-
-    @staticmethod
-    def draw_many(methods, x, labels):
-        plans = {}
-        for shared in {(method.k, method.cost) for method in methods}:
-            which = [i for i, method in enumerate(methods) if (method.k, method.cost) == shared]
-            plans.update(zip(which, _start([methods[i] for i in which], x[which])(), strict=True))
-        return [plans[i] for i in range(len(methods))]
-
-    def _block(self, n: int) -> int:
-        """k, or for a last batch too short for two blocks of k, half of it; a batch of one stays as it is."""
-        if n == 1 or n < 2 * self.k <= self._largest:
-            return max(1, n // 2)
-        if n < 2 * self.k:
+    def deal(self, n: int) -> tuple[int, Tensor, float | Tensor]:
+        """The random part of a plan for n samples: the size of the blocks, the samples' order (n,), and lam."""
+        if n > 1 and 2 * self.k > max(n, self._largest):
             raise ValueError(
                 f"k must be at most half the batch, {n // 2}, not {self.k}: a block must face k other samples "
                 "(or give a second batch: draw(x, labels, other))"
             )
         self._largest = max(self._largest, n)
-        return self.k
+        return max(1, min(self.k, n // 2)), torch.from_numpy(self.rng.permutation(n)), self._lam(n)
+
+    def _lam(self, n: int) -> float | Tensor:
+        return draw_lambda(self.rng, self.alpha, n if self.per_sample else None)
 
     def extra_repr(self) -> str:
         other = f", cost={self.cost!r}" * (self.cost != "squared") + ", per_sample=True" * self.per_sample
         return f"alpha={self.alpha}, k={self.k}" + other
 
 
-def _start(methods: list[KMixup], x: Tensor) -> Callable[[], list[Pairs]]:
-    """Draw everything random for batches x (m, n, …), one for each method, all of one k and cost, and begin to match.
-
-    The call that comes back returns a plan for each.
-    """
-    n, k = x.shape[1], min(method._block(x.shape[1]) for method in methods)
-    order = torch.from_numpy(np.stack([method.rng.permutation(n) for method in methods]))
-    lams = [draw_lambda(method.rng, method.alpha, n if method.per_sample else None) for method in methods]
-    order = order.to(x.device, non_blocking=True)
-    around = torch.cat([order, order[:, :k]], 1)
-    facing = around[:, k:]  # block j faces the k samples after it
-    rows = _take_rows(_features(x), around) if k > 1 else x
-    chosen = _begin(rows[:, :n], rows[:, -n:], k, methods[0].cost)
-
-    def plans() -> list[Pairs]:
-        partner = torch.empty_like(order).scatter_(1, order, facing.gather(1, chosen()))
-        drawn = [Pairs.unchecked(row, lam) for row, lam in zip(partner, lams, strict=True)]
-        return drawn if x.is_cpu else [plan.to(x.device) for plan in drawn]
-
-    return plans
-
-
 def match(x: Tensor, other: Tensor, k: int, cost: str = "squared") -> Tensor:
     """For every row of x (n, …) its partner's row in other (n, …): int64 (n,), one to one within each block of k rows.
 
     Rows jk..jk+k-1 of x are matched with the same rows of other so that the sum of costs is least; the last n mod k
-    rows are a block of their own. cost: "squared" or "euclidean" distance of the flattened rows.
-
-    Costs are computed in float64 up to 256 features. Beyond, in float32: right up to about 1e-6 of the batch's
-    squared spread, wherever it lies, which only confuses samples nearer than that.
+    rows are a block of their own. cost: "squared" or "euclidean" distance of the flattened rows, in float64.
     """
-    _check(k, cost)
-    if x.shape != other.shape or x.dim() < 2 or len(x) == 0:
+    from scipy.optimize import linear_sum_assignment  # here, so that `import mixlab` stays light
+    from scipy.spatial.distance import cdist
+
+    n, k, metric = len(x), check_whole("k", k), METRICS[_check_cost(cost)]
+    if x.shape != other.shape or x.dim() < 2 or n == 0:
         raise ValueError(f"x and other must have one shape (n, …), not {tuple(x.shape)} and {tuple(other.shape)}")
-    return _begin(_features(x[None]), _features(other[None]), min(k, len(x)), cost)()[0]
+    partner = np.arange(n)
+    if k > 1:
+        x, other = _rows(x), _rows(other)
+        table = _table(x, other, cost) if x.is_cuda else None  # all costs at once: one trip to the host
+        for start in range(0, n, k):
+            block = slice(start, start + k)
+            costs = cdist(x[block], other[block], metric) if table is None else table[block, block]
+            if not np.isfinite(costs).all():
+                raise ValueError("x must be finite to be matched: it holds NaN, or values too large to square")
+            partner[block] = start + linear_sum_assignment(costs)[1]
+    return torch.from_numpy(partner).to(x.device)
 
 
 def expected_min_square(alpha: float) -> float:
@@ -133,19 +106,19 @@ def expected_min_square(alpha: float) -> float:
     return float(betainc(alpha + 2, alpha, 0.5)) * (alpha + 1) / (2 * alpha + 1)
 
 
-def mean_square(x: Tensor, k: int, rng, pairs: int = 10_000, cost: str = "squared") -> float:
+def mean_square(x: Tensor, k: int, rng: Any, pairs: int = 10_000, cost: str = "squared") -> float:
     """The mean squared distance of partners when two random, disjoint sets of k rows of x (n, …) are matched.
 
     rng: a seed or a NumPy generator. pairs: how many partners to average over, at least. cost: what the matching minds.
     """
-    if not 1 <= k <= len(x) // 2:
+    if check_whole("k", k) > len(x) // 2:
         raise ValueError(f"k must lie in 1..{len(x) // 2}, half of the {len(x)} rows, not {k}")
-    rng = np.random.default_rng(rng)
-    drawn = np.stack([rng.choice(len(x), 2 * k, replace=False) for _ in range(-(-pairs // k))])
-    rows = _features(x[None])[0][torch.from_numpy(drawn).to(x.device)]
-    first, second = rows[:, :k], rows[:, k:]
-    second = _take_rows(second, _begin(first, second, k, cost)())
-    return float((first - second).double().square().sum(2).mean())
+    rng, rows, found = np.random.default_rng(rng), _rows(x).cpu(), []
+    for _ in range(-(-pairs // k)):
+        drawn = rows[rng.choice(len(rows), 2 * k, replace=False)]
+        first, second = drawn[:k], drawn[k:]
+        found.append((first - second[match(first, second, k, cost)]).square().sum())
+    return float(torch.stack(found).mean() / k)
 
 
 def matched_alpha(alpha: float, ratio: float, largest: float = 100.0) -> float:
@@ -176,113 +149,20 @@ def perturbation(x: Tensor, plan: Pairs) -> float:
     return float((torch.minimum(lam, 1 - lam).square() * squared).mean().sqrt())
 
 
-def _begin(x: Tensor, other: Tensor, k: int, cost: str) -> Callable[[], Tensor]:
-    """Start to match features x and other (m, n, d), in each of m batches by blocks of k.
-
-    The costs are computed, and from a GPU sent to the host, at once; the call that comes back waits for the partners,
-    (m, n) rows of other.
-    """
-    m, n = x.shape[:2]
-    if k == 1:
-        return lambda: torch.arange(n, device=x.device).expand(m, n)
-    bounds = [(0, n // k * k, k)] + [(n // k * k, n, n % k)] * (n % k > 0)
-    blocks = [[v[:, a:b].reshape(-1, size, v.shape[2]) for v in (x, other)] for a, b, size in bounds]
-    waiting = [_solve(_costs(*pair, cost)) for pair in blocks]
-
-    def partners() -> Tensor:
-        parts = []
-        for (start, stop, size), finish in zip(bounds, waiting, strict=True):
-            firsts = torch.arange(start, stop, size, device=x.device)[:, None]  # the first row of every block
-            parts.append((finish().to(x.device).view(m, -1, size) + firsts).flatten(1))
-        return torch.cat(parts, 1)
-
-    return partners
-
-
-def _costs(x: Tensor, other: Tensor, cost: str) -> Tensor:
-    """(b, k, k) costs of every pair of a block, up to what no matching can change.
-
-    |x - z|^2 = |x|^2 + |z|^2 - 2 x.z, and each |x|^2 and |z|^2 enters every matching once: -x.z is enough.
-    """
-    with no_autocast(x.device):
-        inner = torch.bmm(x, other.transpose(1, 2)) if x.is_cpu else None
-        if inner is None or _drowned(inner):  # a GPU would have to be waited for, and centres in no time
-            centre = x.mean(1, keepdim=True)
-            x, other = x - centre, other - centre
-            inner = torch.bmm(x, other.transpose(1, 2))
-    if cost == "squared":
-        return inner.neg_()
-    squares = (v.square().sum(-1) for v in (x, other))
-    return (next(squares)[:, :, None] + next(squares)[:, None] - 2 * inner).clamp_(min=0).sqrt_()
-
-
-def _drowned(inner: Tensor) -> bool:
-    """Do the data lie so far from the origin that rounding x.z costs digits of what tells matchings apart?
-
-    That is x_i.z_j + x_k.z_l - x_i.z_l - x_k.z_j, which no shift of x or z changes.
-    """
-    told = inner.diff(dim=1).diff(dim=2)
-    return told.numel() > 0 and bool(inner.abs().max() > 16 * told.abs().max())
-
-
-def _solve(costs: Tensor) -> Callable[[], Tensor]:
-    """costs (b, k, k) -> a call that returns the cheapest permutation of every block, (b, k)."""
-    if costs.shape[1] <= ENUMERATED:
-        best = _enumerate(costs)
-        return lambda: best
-    from scipy.optimize import linear_sum_assignment
-
-    on_host, arrived = costs.to("cpu", non_blocking=True), None
-    if costs.is_cuda:
-        arrived = torch.cuda.Event()
-        arrived.record()
-
-    def assign() -> Tensor:
-        if arrived is not None:
-            arrived.synchronize()
-        return torch.from_numpy(np.stack([linear_sum_assignment(block)[1] for block in _finite(on_host).numpy()]))
-
-    return assign
-
-
-def _enumerate(costs: Tensor) -> Tensor:
-    """All k! permutations compared, block by block, where the costs are."""
-    k = costs.shape[1]
-    every, cells = _permutations(k, costs.device)
-    totals = (costs if costs.is_cuda else _finite(costs)).flatten(1)[:, cells].sum(-1)
-    return every[totals.argmin(1)]
-
-
-@cache
-def _permutations(k: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """All permutations of k, (k!, k), and the cells of a flattened k x k table that each of them picks."""
-    every = torch.tensor(list(permutations(range(k))), device=device)
-    return every, every + k * torch.arange(k, device=device)
-
-
-def _finite(costs: Tensor) -> Tensor:
-    if not bool(costs.isfinite().all()):
-        raise ValueError("x must be finite to be matched: it holds NaN, or values too large to square")
-    return costs
-
-
-def _take_rows(x: Tensor, index: Tensor) -> Tensor:
-    """x (m, n, d) and index (m, b) -> (m, b, d): of each batch its own rows."""
-    m, n = x.shape[:2]
-    flat = index + n * torch.arange(m, device=x.device)[:, None]
-    return x.reshape(m * n, -1).index_select(0, flat.flatten()).view(m, index.shape[1], -1)
-
-
-def _features(x: Tensor) -> Tensor:
-    """Batches (m, n, …) as rows (m, n, d): float64 if short, else float32."""
+def _rows(x: Tensor) -> Tensor:
+    """x (n, …) as rows (n, d) in float64, on the GPU if they are there."""
     if not x.is_floating_point():
         raise TypeError(f"x is {x.dtype}: convert to float first, for instance x.float() / 255")
-    rows = x.detach().flatten(2)
-    return rows.to(torch.float64 if rows.shape[2] <= 256 else torch.float32)
+    return (x if x.is_cuda else x.cpu()).detach().flatten(1).double()
 
 
-def _check(k: int, cost: str) -> None:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise ValueError(f"k must be a whole number >= 1, not {k!r}")
-    if cost not in COSTS:
-        raise ValueError(f"cost must be one of {', '.join(COSTS)}, not {cost!r}")
+def _table(x: Tensor, other: Tensor, cost: str) -> np.ndarray:
+    """The costs (n, n) of all rows with all rows, brought to the host."""
+    distances = torch.cdist(x, other, compute_mode="donot_use_mm_for_euclid_dist")
+    return (distances.square() if cost == "squared" else distances).cpu().numpy()
+
+
+def _check_cost(cost: Any) -> str:
+    if cost not in ("squared", "euclidean"):
+        raise ValueError(f"cost must be one of squared, euclidean, not {cost!r}")
+    return cost

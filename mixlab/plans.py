@@ -1,21 +1,19 @@
 """What a mix is: a row-stochastic matrix W, with x' = W x for the inputs and y' = W y for the labels.
 
-A plan holds W and nothing random happens here: whoever draws it (a method in floor 2) or types it in by hand gets
-the same arithmetic. Two forms are enough for most methods of the course:
+A plan holds W and draws nothing: a method draws one, or you type one in, and the same arithmetic follows.
 
-    Pairs(partner, lam)   x'_i = lam_i x_i + (1 - lam_i) x_partner(i)    W = diag(lam) + diag(1 - lam) P
-    Weights(matrix)       x'_i = sum_j W_ij x_j                          any W
+    Pairs(partner, lam)         x'_i = lam_i x_i + (1 - lam_i) x_partner(i)    W = diag(lam) + diag(1 - lam) P
+    Weights(matrix)             x'_i = sum_j W_ij x_j                          any W
+    Split(inputs, label_plan)   inputs by one plan, labels by another
 
-A third, Split, is for methods that do one thing to the inputs and another to the labels. Every plan says in
-`label_plan` what happens to the labels.
-
-lam always belongs to the row's *own* sample and 1 - lam to its partner.
+lam always belongs to the row's *own* sample and 1 - lam to its partner. Values are checked on the CPU only: to look at
+one on a GPU would make the processor wait for it at every step.
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
+from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,59 +28,47 @@ class Pairs:
     tensor([1., 3.])
     """
 
-    def __init__(self, partner, lam):
+    def __init__(self, partner: Any, lam: Any):
         self.partner = _as_partner(partner)
         self.lam = _as_lam(lam, len(self.partner))
-
-    @classmethod
-    def unchecked(cls, partner: Tensor, lam: float | Tensor) -> "Pairs":
-        """For parts that are right by construction, as a method's draws are: reads no value, so waits for no GPU."""
-        plan = object.__new__(cls)
-        plan.partner, plan.lam = partner, lam
-        return plan
 
     def __len__(self) -> int:
         return len(self.partner)
 
-    @property
-    def label_plan(self) -> "Pairs":
-        """What the labels follow: the same weights."""
-        return self
-
-    def to(self, device) -> "Pairs":
+    def to(self, device: Any) -> "Pairs":
         """The same plan on another device."""
-        lam = self.lam if isinstance(self.lam, float) else self.lam.to(device, non_blocking=True)
-        return self.unchecked(self.partner.to(device, non_blocking=True), lam)
+        if self.partner.device == device:
+            return self
+        moved = copy(self)
+        moved.partner = self.partner.to(device, non_blocking=True)
+        moved.lam = self.lam.to(device, non_blocking=True) if isinstance(self.lam, Tensor) else self.lam
+        return moved
 
     def mix(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """x (n, …) floating point -> a new tensor of the same shape, type and memory layout.
 
         other: a second batch of the same kind, if the partners stand there and not in x.
         """
-        _check_inputs(x, self.partner.shape[0])
-        dtype, lam = _wide(x.dtype), self.lam
+        _check_inputs(x, len(self))
+        own, lam = wide(x), self.lam
         if isinstance(lam, Tensor):
-            lam = lam.to(dtype).view(-1, *[1] * (x.dim() - 1))
-        # a fresh copy, which the lerp may overwrite: partner + lam * (own - partner)
-        mixed = take(x if other is None else other, self.partner)
-        if x.dtype == dtype:
-            return mixed.lerp_(x, lam)
-        return mixed.to(dtype).lerp_(x.to(dtype), lam).to(x.dtype)
+            lam = lam.to(own.dtype).view(-1, *[1] * (x.dim() - 1))
+        mixed = take(x if other is None else other, self.partner)  # a copy, which the lerp may overwrite
+        return wide(mixed).lerp_(own, lam).to(x.dtype)
 
     def mix_labels(self, y: Tensor, other: Tensor | None = None) -> Tensor:
         """y (n, c) soft labels -> (n, c) soft labels, at least float32."""
         check_soft_labels(y, len(self))
-        return self.mix(y.to(_wide(y.dtype)), other)
+        return self.mix(wide(y), other)
 
     def matrix(self) -> Tensor:
         """W (n, n), float64 on the CPU: for looking at and for checking, not for mixing."""
         n = len(self)
         lam = torch.as_tensor(self.lam, dtype=torch.float64, device="cpu").expand(n)
-        rows, partner = torch.arange(n), self.partner.cpu()
-        return torch.diag(lam).index_put((rows, partner), 1 - lam, accumulate=True)
+        return torch.diag(lam).index_put((torch.arange(n), self.partner.cpu()), 1 - lam, accumulate=True)
 
     def __repr__(self) -> str:
-        lam = f"{self.lam:.3f}" if isinstance(self.lam, float) else f"one per row, mean {self.lam.mean():.3f}"
+        lam = f"one per row, mean {self.lam.mean():.3f}" if isinstance(self.lam, Tensor) else f"{self.lam:.3f}"
         return f"Pairs(n={len(self)}, lam={lam})"
 
 
@@ -93,7 +79,7 @@ class Weights:
     tensor([2., 2.])
     """
 
-    def __init__(self, matrix):
+    def __init__(self, matrix: Any):
         matrix = torch.as_tensor(matrix)
         if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
             raise ValueError(f"matrix must be square, (n, n) with n >= 1, not {tuple(matrix.shape)}")
@@ -102,38 +88,25 @@ class Weights:
         _check_rows_sum_to_one(matrix, "matrix")
         self._matrix = matrix
 
-    @classmethod
-    def unchecked(cls, matrix: Tensor) -> "Weights":
-        """For a matrix that is right by construction, as a method's draws are: reads no value, so waits for no GPU."""
-        plan = object.__new__(cls)
-        plan._matrix = matrix
-        return plan
-
     def __len__(self) -> int:
         return len(self._matrix)
 
-    @property
-    def label_plan(self) -> "Weights":
-        """What the labels follow: the same weights."""
-        return self
-
-    def to(self, device) -> "Weights":
+    def to(self, device: Any) -> "Weights":
         """The same plan on another device."""
-        return self.unchecked(self._matrix.to(device, non_blocking=True))
+        return Weights(self._matrix.to(device, non_blocking=True))
 
     def mix(self, x: Tensor) -> Tensor:
         """x (n, …) floating point -> a new tensor of the same shape, type and memory layout."""
         _check_inputs(x, len(self))
-        order = _memory_order(x)
-        rows = x.permute(order)
+        rows = wide(x.movedim(1, -1) if _channels_last(x) else x)
         with no_autocast(x.device):  # which would take the product in bfloat16, labels included
-            mixed = self._matrix.to(_wide(x.dtype)) @ rows.reshape(len(x), -1).to(_wide(x.dtype))
-        return mixed.view(rows.shape).permute(_inverse(order)).to(x.dtype)
+            mixed = torch.tensordot(self._matrix.to(rows.dtype), rows, 1).to(x.dtype)
+        return mixed.movedim(-1, 1) if _channels_last(x) else mixed
 
     def mix_labels(self, y: Tensor) -> Tensor:
         """y (n, c) soft labels -> (n, c) soft labels, at least float32."""
         check_soft_labels(y, len(self))
-        return self.mix(y.to(_wide(y.dtype)))
+        return self.mix(wide(y))
 
     def matrix(self) -> Tensor:
         """W (n, n), float64 on the CPU."""
@@ -144,12 +117,12 @@ class Weights:
 
 
 class Split:
-    """Pairs whose labels are mixed with another weight than the inputs: inputs and labels, each by its own plan.
+    """Pairs that do one thing to the inputs and another to the labels: each by its own plan.
 
     A method whose inputs are cut and pasted, not averaged, derives from it and says in `mix` what happens to them.
     """
 
-    def __init__(self, inputs: Pairs, label_plan: Pairs):
+    def __init__(self, inputs: Any, label_plan: "Pairs | Split"):
         self.inputs, self.label_plan = inputs, label_plan
 
     @property
@@ -160,11 +133,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.label_plan)
 
-    def to(self, device) -> "Split":
+    def to(self, device: Any) -> "Split":
         """The same plan on another device."""
         moved = copy(self)
-        moved.inputs = self.inputs and self.inputs.to(device)
-        moved.label_plan = self.label_plan.to(device)
+        moved.inputs, moved.label_plan = self.inputs and self.inputs.to(device), self.label_plan.to(device)
         return moved
 
     def mix(self, x: Tensor) -> Tensor:
@@ -183,26 +155,16 @@ class Split:
         return f"{type(self).__name__}(labels by {self.label_plan})"
 
 
-def join(plans: list[Pairs]) -> Pairs:
-    """One plan for several batches laid end to end, each mixing only within itself: W is block diagonal."""
-    starts = np.cumsum([0, *(len(plan) for plan in plans[:-1])])
-    partner = torch.cat([plan.partner + int(start) for plan, start in zip(plans, starts, strict=True)])
-    lam = torch.cat([torch.as_tensor(plan.lam, dtype=torch.float32).expand(len(plan)) for plan in plans])
-    return Pairs.unchecked(partner, lam)
+Plan: TypeAlias = Pairs | Weights | Split
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     """labels (n,) class indices -> y (n, c) float32 with a single one in each row."""
     if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(f"labels must be whole numbers of shape (n,), not {labels.dtype} {tuple(labels.shape)}")
-    y = torch.zeros(labels.shape[0], num_classes, device=labels.device)
-    try:
-        return y.scatter_(1, labels.long()[:, None], 1.0)
-    except (
-        RuntimeError
-    ):  # on the CPU torch refuses what is out of range; to look beforehand would cost more than mixing
-        low, high = labels.aminmax()
-        raise ValueError(f"labels must lie in 0..{num_classes - 1}, found {low} to {high}") from None
+    if len(labels):
+        _check_range("labels", labels, num_classes - 1)
+    return torch.zeros(len(labels), num_classes, device=labels.device).scatter_(1, labels.long()[:, None], 1.0)
 
 
 def soft_labels(labels: Tensor, num_classes: int) -> Tensor:
@@ -212,11 +174,11 @@ def soft_labels(labels: Tensor, num_classes: int) -> Tensor:
     check_soft_labels(labels, len(labels))
     if labels.shape[1] != num_classes:
         raise ValueError(f"labels have {labels.shape[1]} columns, the model has {num_classes} classes")
-    return labels.to(_wide(labels.dtype))
+    return wide(labels)
 
 
 def check_soft_labels(y: Tensor, n: int) -> None:
-    """Refuse what is not n rows of soft labels. Values are read on the CPU only: on a GPU that would stop the queue."""
+    """Refuse what is not n rows of soft labels."""
     if y.dim() != 2 or not y.is_floating_point():
         raise ValueError(
             f"y must be soft labels, floating point (n, c), not {y.dtype} {tuple(y.shape)}: "
@@ -227,36 +189,20 @@ def check_soft_labels(y: Tensor, n: int) -> None:
     _check_rows_sum_to_one(y, "y")
 
 
-def _check_rows_sum_to_one(matrix: Tensor, name: str) -> None:
-    if matrix.device.type != "cpu" or matrix.numel() == 0:
-        return
-    tolerance = {torch.float64: 1e-6, torch.float32: 1e-4}.get(matrix.dtype, 2e-2)
-    matrix = matrix.detach().to(_wide(matrix.dtype))
-    sums = matrix.sum(1)
-    if not bool(((sums - 1).abs() <= tolerance).all()):  # written so that NaN fails too
-        row = int((sums - 1).abs().nan_to_num(torch.inf).argmax())
-        raise ValueError(f"every row of {name} must sum to one; row {row} sums to {sums[row]:.6g}")
-    if matrix.min() < -tolerance:
-        raise ValueError(f"{name} must not have negative entries, found {matrix.min():.6g}")
+def wide(x: Tensor) -> Tensor:
+    """x in float32 or better: in bf16 and fp16, lam + (1 - lam) is not always 1."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _as_partner(partner) -> Tensor:
-    partner = torch.as_tensor(partner)
-    if partner.dim() != 1 or len(partner) == 0 or partner.is_floating_point() or partner.dtype == torch.bool:
-        shape = tuple(partner.shape)
-        raise ValueError(f"partner must be whole numbers of shape (n,) with n >= 1, not {partner.dtype} {shape}")
-    if not 0 <= partner.min() <= partner.max() < len(partner):
-        raise ValueError(f"partner must lie in 0..{len(partner) - 1}, found {partner.min()} to {partner.max()}")
-    return partner.long()
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """x[index] as a copy in the memory layout of x (index_select alone turns channels_last into channels first)."""
+    return x.movedim(1, -1)[index].movedim(-1, 1) if _channels_last(x) else x.index_select(0, index)
 
 
-def _as_lam(lam, n: int) -> float | Tensor:
-    values = torch.as_tensor(lam)
-    if values.dim() > 1 or (values.dim() == 1 and len(values) != n):
-        raise ValueError(f"lam must be one number or of shape ({n},), not {tuple(values.shape)}")
-    if not bool(((values >= 0) & (values <= 1)).all()):
-        raise ValueError(f"lam must lie in [0, 1], found {values.min():.6g} to {values.max():.6g}")
-    return float(values) if values.dim() == 0 else values.to(_wide(values.dtype))
+def no_autocast(device: torch.device) -> AbstractContextManager:
+    """Arithmetic as it stands on a device, within an autocast region too."""
+    known = torch.amp.is_autocast_available(device.type)  # the meta device has none
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def _check_inputs(x: Tensor, n: int) -> None:
@@ -266,34 +212,46 @@ def _check_inputs(x: Tensor, n: int) -> None:
         raise ValueError(f"x has shape {tuple(x.shape)}, the plan mixes {n} rows")
 
 
-def wide(x: Tensor) -> Tensor:
-    """x in float32 or better."""
-    return x.to(_wide(x.dtype))
+def _channels_last(x: Tensor) -> bool:
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """Arithmetic happens in float32 or better: bf16 and fp16 would break lam + (1 - lam) = 1."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+def _check_rows_sum_to_one(matrix: Tensor, name: str) -> None:
+    if not matrix.is_cpu or matrix.numel() == 0:
+        return
+    tolerance = {torch.float64: 1e-6, torch.float32: 1e-4}.get(matrix.dtype, 2e-2)
+    sums = wide(matrix.detach()).sum(1)
+    if not bool(((sums - 1).abs() <= tolerance).all()):  # written so that NaN fails too
+        row = int((sums - 1).abs().nan_to_num(torch.inf).argmax())
+        raise ValueError(f"every row of {name} must sum to one; row {row} sums to {sums[row]:.6g}")
+    if matrix.min() < -tolerance:
+        raise ValueError(f"{name} must not have negative entries, found {matrix.min():.6g}")
 
 
-def no_autocast(device: torch.device):
-    """Arithmetic as it stands on a device, within an autocast region too."""
-    known = torch.amp.is_autocast_available(device.type)  # the meta device has none
-    return torch.autocast(device.type, enabled=False) if known else nullcontext()
+def _as_partner(partner: Any) -> Tensor:
+    partner = torch.as_tensor(partner)
+    if partner.dim() != 1 or len(partner) == 0 or partner.is_floating_point() or partner.dtype == torch.bool:
+        shape = tuple(partner.shape)
+        raise ValueError(f"partner must be whole numbers of shape (n,) with n >= 1, not {partner.dtype} {shape}")
+    _check_range("partner", partner, len(partner) - 1)
+    return partner.long()
 
 
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """x[index] as a copy in the memory layout of x (index_select alone turns channels_last into channels_first)."""
-    if x.is_contiguous():
-        return x.index_select(0, index)
-    order = _memory_order(x)
-    return x.permute(order).index_select(0, index).permute(_inverse(order))
+def _as_lam(lam: Any, n: int) -> float | Tensor:
+    if not isinstance(lam, float):
+        lam = torch.as_tensor(lam)
+        if lam.dim() > 1 or (lam.dim() == 1 and len(lam) != n):
+            raise ValueError(f"lam must be one number or of shape ({n},), not {tuple(lam.shape)}")
+        if lam.dim() == 1:
+            _check_range("lam", lam, 1)
+            return wide(lam)
+    if not 0 <= lam <= 1:
+        raise ValueError(f"lam must lie in [0, 1], not {float(lam)}")
+    return float(lam)
 
 
-def _memory_order(x: Tensor) -> list[int]:
-    """The dimensions from outermost to innermost in memory, the batch kept first."""
-    return [0, *sorted(range(1, x.dim()), key=lambda d: -x.stride(d))]
-
-
-def _inverse(order: list[int]) -> list[int]:
-    return [order.index(d) for d in range(len(order))]
+def _check_range(name: str, values: Tensor, largest: int) -> None:
+    if values.is_cpu:
+        low, high = (end.item() for end in values.aminmax())
+        if not 0 <= low <= high <= largest:  # written so that NaN fails too
+            raise ValueError(f"{name} must lie in 0..{largest}, found {low} to {high}")

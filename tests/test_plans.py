@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixlab import Pairs, Weights, join, one_hot, soft_labels
+from mixlab import Pairs, Weights, one_hot, soft_labels
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 LAYOUTS = ("contiguous", "channels_last", "transposed", "strided", "expanded")
@@ -183,13 +183,6 @@ def test_soft_labels_pass_through_and_indices_become_rows():
     assert soft_labels(rows, 2) is rows
     with pytest.raises(ValueError, match="2 columns"):
         soft_labels(rows, 3)
-
-
-def test_joined_plans_mix_each_block_on_its_own():
-    plans = [Pairs([1, 0], 0.25), Pairs([0], 0.5), Pairs([2, 0, 1], [0.0, 0.5, 1.0])]
-    blocks = [torch.randn(len(plan), 4) for plan in plans]
-    together = join(plans).mix(torch.cat(blocks))
-    assert torch.allclose(together, torch.cat([plan.mix(x) for plan, x in zip(plans, blocks, strict=True)]))
 
 
 def test_moving_a_plan_looks_at_no_value():

@@ -6,19 +6,25 @@ every network has its own initial weights, data order, method and draws, and end
 """
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import pairwise, permutations
+from typing import cast
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixlab.data.downloads import bar
 from mixlab.data.toys import ToySet
-from mixlab.mixup import Method, scored_by_cross_entropy
-from mixlab.plans import Pairs, join, one_hot
+from mixlab.kmixup import KMixup
+from mixlab.method import Method, check_method
+from mixlab.mixup import ERM, Mixup
+from mixlab.plans import Pairs, Plan, one_hot
 
 TEST = ("test_x", "test_y")
+PAIRED = (ERM, Mixup, KMixup)  # they learn nothing from the answers, and their targets are those of their pairs
+NEEDED = {"own_loss": False, "cross_entropy": True, "mixes_inputs": True, "asks_model": False}
 
 
 class Nets(nn.Module):
@@ -98,14 +104,24 @@ def fit_many(
     nets = Nets((train_x.shape[-1], *hidden, classes), seeds).to(device)
     optimiser = optimizer(nets.parameters())
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(milestones), gamma=0.1)
+    for i, method in enumerate(methods):
+        method.prepare(nets.alone(i), train_y[i])
+    paired = all(type(method) in PAIRED for method in methods)
     orders = [np.random.default_rng([seed, 1]) for seed in seeds]
     with bar(epochs, f"{len(methods)} networks", not progress, unit="epoch") as shown:
         for _ in range(epochs):
             order = torch.from_numpy(np.stack([rng.permutation(train_x.shape[1]) for rng in orders])).to(device)
             for rows in order.split(batch_size, dim=1):
                 x, labels = _rows(train_x, train_y, rows)
-                x, y = _mix(methods, x, labels, classes)
-                loss = F.cross_entropy(nets(x).flatten(0, 1), y, reduction="sum") / rows.shape[1]
+                if paired:
+                    mixed, y = _mix_together(methods, x, labels, classes)
+                else:
+                    plans, mixed, y = _mix(methods, x, labels, classes)
+                logits = nets(mixed)
+                if not paired:
+                    for method, answers, plan, own in zip(methods, logits.detach(), plans, labels, strict=True):
+                        method.observe(answers, plan, own)
+                loss = F.cross_entropy(logits.flatten(0, 1), y, reduction="sum") / rows.shape[1]
                 optimiser.zero_grad()
                 loss.backward()  # a sum over networks: each gets the gradient of its own mean loss
                 optimiser.step()
@@ -147,27 +163,61 @@ def _rows(x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     return x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1])), y.gather(1, rows)
 
 
-def _mix(methods: Sequence[Method], x: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """x (m, n, d), labels (m, n) -> mixed inputs (m, n, d) and targets (m * n, c), each slice by its own method."""
-    plans = _draw(methods, x.cpu(), labels.cpu())  # on the host: a GPU would be asked once for every network
-    plain = all(type(method).targets is Method.targets for method in methods)
-    if plain and all(type(plan) is Pairs for plan in plans):  # one gather and one lerp for all networks
-        plan = join(plans).to(x.device)
-        return plan.mix(x.flatten(0, 1)).view_as(x), plan.mix_labels(one_hot(labels.flatten(), classes))
-    plans = [plan.to(x.device) for plan in plans]
-    y = [m.targets(plan, batch, classes) for m, plan, batch in zip(methods, plans, labels, strict=True)]
-    return torch.stack([plan.mix(batch) for plan, batch in zip(plans, x, strict=True)]), torch.cat(y)
+def _mix(methods: Sequence[Method], x: Tensor, labels: Tensor, classes: int) -> tuple[list[Plan], Tensor, Tensor]:
+    """x (m, n, d), labels (m, n) -> plans, mixed inputs (m, n, d) and targets (m * n, c), each slice by its method."""
+    host = zip(methods, x.cpu(), labels.cpu(), strict=True)  # a GPU would be asked once for every network
+    plans = [method.draw(own, own_labels).to(x.device) for method, own, own_labels in host]
+    y = [method.targets(plan, own, classes) for method, plan, own in zip(methods, plans, labels, strict=True)]
+    return plans, torch.stack([plan.mix(own) for plan, own in zip(plans, x, strict=True)]), torch.cat(y)
 
 
-def _draw(methods: Sequence[Method], x: Tensor, labels: Tensor) -> list:
-    """A plan per method, drawn together by those of one class."""
-    plans = {}
-    for kind in dict.fromkeys(map(type, methods)):
-        which = [i for i, method in enumerate(methods) if type(method) is kind]
-        every = len(which) == len(methods)
-        batches = (x, labels) if every else (x[which], labels[which])
-        plans.update(zip(which, kind.draw_many([methods[i] for i in which], *batches), strict=True))
-    return [plans[i] for i in range(len(methods))]
+def _mix_together(methods: Sequence[Method], x: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """The same for PAIRED methods: one gather and one lerp for all networks."""
+    plan = pair_many(methods, x.cpu(), labels.cpu()).to(x.device)
+    return plan.mix(x.flatten(0, 1)).view_as(x), plan.mix_labels(one_hot(labels.flatten(), classes))
+
+
+def pair_many(methods: Sequence[Method], x: Tensor, labels: Tensor) -> Pairs:
+    """One plan for batches x (m, n, d) laid end to end: in each the one that its method would draw for it alone."""
+    m, n = labels.shape
+    partner, lam = np.empty((m, n), np.int64), np.empty((m, n), np.float32)
+    alike: dict[tuple, list[int]] = {}  # the k-mixup methods, by block size and cost
+    for i, (method, *batch) in enumerate(zip(methods, x, labels, strict=True)):
+        if isinstance(method, KMixup):
+            alike.setdefault((method.k, method.cost), []).append(i)
+        else:
+            plan = cast(Pairs, method.draw(*batch))
+            partner[i], lam[i] = plan.partner.numpy(), plan.lam
+    for (_, cost), rows in alike.items():
+        dealt = [cast(KMixup, methods[i]).deal(n) for i in rows]
+        partner[rows] = match_many(x[rows], torch.stack([order for _, order, _ in dealt]), dealt[0][0], cost)
+        for i, (_, _, own) in zip(rows, dealt, strict=True):
+            lam[i] = own
+    return Pairs((partner + n * np.arange(m)[:, None]).ravel(), lam.ravel())
+
+
+def match_many(x: Tensor, order: Tensor, k: int, cost: str) -> Tensor:
+    """KMixup's partners (m, n) for batches x (m, n, d), each in its own order (m, n): all blocks of a size at once."""
+    m, n, d = x.shape
+    facing, partner, whole = order.roll(-k, 1), torch.empty_like(order), n - n % k
+    own, other = (x.double().gather(1, rows[..., None].expand(m, n, d)) for rows in (order, facing))
+    for start, stop, size in ((0, whole, k), (whole, n, n % k)):
+        if start < stop:
+            blocks = [v[:, start:stop].reshape(-1, size, d) for v in (own, other)]
+            costs = torch.cdist(*blocks, compute_mode="donot_use_mm_for_euclid_dist")
+            chosen = _cheapest(costs.square() if cost == "squared" else costs)
+            met = facing[:, start:stop].reshape(-1, size).gather(1, chosen)
+            partner.scatter_(1, order[:, start:stop], met.view(m, -1))
+    return partner
+
+
+def _cheapest(costs: Tensor) -> Tensor:
+    """costs (b, k, k) -> the cheapest permutation of every block, (b, k): for small k by trying all of them."""
+    k = costs.shape[1]
+    if k > 4:
+        return torch.from_numpy(np.stack([linear_sum_assignment(block)[1] for block in costs.numpy()]))
+    every = torch.tensor(list(permutations(range(k))))
+    return every[costs.flatten(1)[:, every + k * torch.arange(k)].sum(-1).argmin(1)]
 
 
 def _training_set(data, m: int, device: str) -> tuple[Tensor, Tensor]:
@@ -193,7 +243,4 @@ def _check(data, methods, seeds, epochs: int, batch_size: int) -> None:
     if epochs < 0 or batch_size < 1:
         raise ValueError(f"epochs must be >= 0 and batch_size >= 1, not {epochs} and {batch_size}")
     for method in methods:
-        if not scored_by_cross_entropy(method):
-            raise ValueError(
-                f"methods: {type(method).__name__} has a loss of its own, these networks know cross-entropy"
-            )
+        check_method("methods", method, **NEEDED)
