@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mixlab.course import build as course
-from mixlab.course.exercises import cut
+from mixlab.course.cut import cut
 from mixlab.places import ROOT
 
 MAIN = sorted((ROOT / "notebooks").glob("*.ipynb"))

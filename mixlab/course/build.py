@@ -11,7 +11,7 @@ import re
 import time
 from pathlib import Path
 
-from mixlab.course.exercises import cut
+from mixlab.course.cut import cut
 from mixlab.course.scales import scale
 from mixlab.data.downloads import whole
 from mixlab.places import ROOT
