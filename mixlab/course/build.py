@@ -3,6 +3,8 @@
 build/notebooks/   executed copies        build/html/   a page each, and index.html
 """
 
+import asyncio
+import atexit
 import copy
 import html
 import os
@@ -108,7 +110,7 @@ def _run_one(path: Path, save: bool) -> str | None:
 def _execute(client) -> str | None:
     """Run all cells. In a thread, because nbclient takes Ctrl-C for itself where it can, and then goes on."""
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(client.execute)
+        job = pool.submit(lambda: asyncio.run(client.async_execute()))
         try:
             while not wait([job], timeout=0.5).done:
                 pass
@@ -116,6 +118,7 @@ def _execute(client) -> str | None:
             while not wait([job], timeout=0.1).done:  # a kernel that is killed ends the thread
                 if client.km is not None and client.km.provisioner is not None and client.km.provisioner.process:
                     client.km.provisioner.process.kill()
+            atexit.unregister(client._cleanup_kernel)  # nbclient's: it would complain that there is none
             raise
     return re.sub(r"\x1b\[[0-9;]*m", "", str(job.exception())) if job.exception() else None
 
