@@ -138,6 +138,8 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
     assert "No space left" in next(doctor.folders())[2]
 
 
-def test_outside_the_repository_it_says_where_the_lessons_are(monkeypatch):
+def test_outside_the_repository_it_says_where_the_lessons_are_and_whether_the_numbers_came_along(monkeypatch, tmp_path):
     monkeypatch.setattr(places, "repository", lambda: None)
-    assert doctor.lessons() == ("lessons", "not here: they come with the repository", None)
+    monkeypatch.setattr(places, "papers_folder", lambda: tmp_path)
+    (_, _, remedy), (_, found, none) = doctor.lessons()
+    assert "install mixlab again" in remedy and found == "not here: they come with the repository" and none is None

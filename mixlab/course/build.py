@@ -15,7 +15,6 @@ from pathlib import Path
 
 from mixlab.course.cut import cut
 from mixlab.course.scales import scale
-from mixlab.data.downloads import whole
 from mixlab.places import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -193,8 +192,9 @@ def _write_notebook(path: Path, notebook: dict) -> None:
     import nbformat
 
     path.parent.mkdir(exist_ok=True)
-    with whole(path) as temporary:
-        Path(temporary).write_text(nbformat.writes(nbformat.from_dict(notebook)) + "\n", encoding="utf-8")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(nbformat.writes(nbformat.from_dict(notebook)) + "\n", encoding="utf-8")
+    os.replace(temporary, path)  # whole or not there
 
 
 def _is_shown(output: dict) -> bool:

@@ -43,7 +43,7 @@ def findings() -> Iterator[Finding]:
     yield kernel()
     yield from processors()
     yield from folders()
-    yield lessons()
+    yield from lessons()
     yield chosen_scale()
 
 
@@ -128,11 +128,15 @@ def folders() -> Iterator[Finding]:
     yield "free disk", f"{free:.0f} GiB", None if free >= LEAST else f"make room: at least {LEAST} GiB is needed"
 
 
-def lessons() -> Finding:
-    """Where the notebooks are."""
-    if places.repository():
-        return "lessons", f"in {places.repository()}", None
-    return "lessons", "not here: they come with the repository", None
+def lessons() -> Iterator[Finding]:
+    """Where the published numbers and the notebooks are."""
+    found = len(list(places.papers_folder().glob("*.json")))
+    yield (
+        "papers",
+        f"{found} files of published numbers",
+        None if found else "install mixlab again: its numbers are gone",
+    )
+    yield "lessons", str(places.repository() or "not here: they come with the repository"), None
 
 
 def chosen_scale() -> Finding:
