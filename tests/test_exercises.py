@@ -164,8 +164,27 @@ def test_the_lesson_goes_on_with_the_student_only_if_he_is_right(monkeypatch, ca
 def test_a_secret_seed_draws_other_cases():
     drawn = [str([[part.tolist() for part in case] for case in DOUBLE.cases(np.random.default_rng(s))]) for s in (0, 1)]
     assert drawn[0] != drawn[1]
-    by_heart = {len(order): order for order, _ in find("kmixup.facing").cases(np.random.default_rng(0))}
-    assert examine(find("kmixup.facing"), lambda order, k: np.roll(by_heart[len(order)], -k), seed=5)[0] == "not yet"
+    learnt = [(x.tolist(), (2 * x).tolist()) for (x,) in DOUBLE.cases(np.random.default_rng(0))]
+
+    def by_heart(x):
+        return torch.tensor(next((answer for asked, answer in learnt if asked == x.tolist()), [0.0] * len(x)))
+
+    assert [examine(DOUBLE, by_heart, seed)[0] for seed in (0, 1)] == ["right", "not yet"]
+
+
+def test_a_judge_says_what_is_wrong_and_an_exception_must_be_the_one_that_is_asked_for():
+    def to_himself(order, k, problem=ValueError):
+        if len(order) < 2 * k:
+            raise problem("too short")
+        return order
+
+    def of_another_kind(order, k):
+        return np.roll(to_himself(order, k, KeyError), -k)
+
+    facing = find("kmixup.facing")
+    assert "block 0 faces its own member" in examine(facing, to_himself)[1]
+    assert "a ValueError is to be raised" in examine(facing, of_another_kind)[1]
+    assert examine(facing, lambda order, k: np.roll(to_himself(order, k), -k))[0] == "right"
 
 
 def test_an_unknown_name_is_refused_and_the_known_ones_are_named():
