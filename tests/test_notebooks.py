@@ -13,7 +13,7 @@ import pytest
 from mixlab.course import build as course
 from mixlab.course import work
 from mixlab.course.cut import cut
-from mixlab.course.exercises import all_names
+from mixlab.course.exercises import registry
 from mixlab.places import ROOT
 
 NEW = []  # the lessons that have moved to the new form, such as "01_mixup"
@@ -89,7 +89,7 @@ def test_every_picture_of_a_lesson_has_an_alternative_text(path):
 @each(LESSONS)
 def test_exercises_stand_inside_a_lesson_and_their_score_at_its_end(path):
     names = exercises(path)
-    assert len(set(names)) == len(names) and set(names) <= set(all_names())
+    assert len(set(names)) == len(names) and set(names) <= set(registry())
     assert len(names) >= (2 if path.stem[:2] in ("00", "07", "08", "09") else 3), names
     assert any(re.search(r"^score\(\)", text(cell), re.M) for cell in cells(path, "code")[-3:])
 
@@ -161,12 +161,11 @@ def test_clean_removes_widgets_progress_and_timings_and_keeps_alternative_texts(
     assert course.clean(copy.deepcopy(cleaned)) == cleaned, "cleaning twice is cleaning once"
 
 
-def tiny_notebook(folder, name, source, words="[next](01_b.ipynb), [why](../README.md)", tags=()):
+def tiny_notebook(folder, name, source, words="[next](01_b.ipynb), [why](../README.md)"):
     import nbformat.v4 as v4
 
     folder.mkdir(parents=True, exist_ok=True)
-    code = v4.new_code_cell(source, metadata={"tags": list(tags)})
-    notebook = v4.new_notebook(cells=[v4.new_markdown_cell(words), code])
+    notebook = v4.new_notebook(cells=[v4.new_markdown_cell(words), v4.new_code_cell(source)])
     notebook["metadata"]["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     (folder / f"{name}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     return folder / f"{name}.ipynb"
@@ -206,7 +205,7 @@ def test_a_run_reports_each_notebook_and_goes_on_after_a_failed_and_a_broken_one
 def test_saving_never_touches_what_a_student_wrote(folder):
     answered = tiny_notebook(folder / "exercises", "01_b", "answer = 42")
     before = answered.read_bytes()
-    solution = tiny_notebook(folder / "solutions", "01_b", "1", tags=["solution"])
+    solution = tiny_notebook(folder / "solutions", "01_b", "1")
     file = f"__import__('pathlib').Path({str(folder / '02_c.ipynb')!r})"
     edits = f"{file}.write_text({file}.read_text().replace('old', 'new'))"
     edited = tiny_notebook(folder, "02_c", edits + "  # old")

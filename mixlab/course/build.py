@@ -13,7 +13,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
-from mixlab.course.cut import cut
 from mixlab.course.scales import scale
 from mixlab.places import ROOT
 
@@ -74,10 +73,8 @@ def clean(notebook: dict) -> dict:
 
 def alt_texts(notebook: dict) -> list[str | None]:
     """The alternative text of every picture among the outputs, None where there is none."""
-    outputs = [
-        out for cell in notebook["cells"] for out in cell.get("outputs", []) if "image/png" in out.get("data", {})
-    ]
-    return [out["metadata"].get("image/png", {}).get("alt") for out in outputs]
+    outputs = [out for cell in notebook["cells"] for out in cell.get("outputs", [])]
+    return [o["metadata"].get("image/png", {}).get("alt") for o in outputs if "image/png" in o.get("data", {})]
 
 
 def _run_one(path: Path, save: bool) -> str | None:
@@ -96,12 +93,14 @@ def _run_one(path: Path, save: bool) -> str | None:
             extra_arguments=["--log-level=40"],  # errors only: the lines of progress stay together
         )
         problem = _execute(client)
-        _write_copies(path, notebook)
+        _write(BUILD / "notebooks" / path.relative_to(NOTEBOOKS), notebook)
+        _write_page(path, notebook)
         if problem or not save:
             return problem
         if _sources(path) != sources:
             return "it was edited while it ran, so nothing was saved: run it again"
-        return _save(path, notebook)
+        _write(path, clean(notebook))
+        return None
     except Exception as problem:  # a file may be broken in any way; the others go on
         return f"{type(problem).__name__}: {problem}"
 
@@ -119,20 +118,11 @@ def _execute(client) -> str | None:
                     client.km.provisioner.process.kill()
             atexit.unregister(client._cleanup_kernel)  # nbclient's: it would complain that there is none
             raise
-    return re.sub(r"\x1b\[[0-9;]*m", "", str(job.exception())) if job.exception() else None
+    problem = job.exception()
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(problem) or repr(problem)) if problem else None
 
 
-def _write_copies(path: Path, notebook) -> None:
-    import nbformat
-
-    executed = BUILD / "notebooks" / path.relative_to(NOTEBOOKS)
-    for target in (executed, _page(path)):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, executed)
-    _page(path).write_text(_html(path, notebook), encoding="utf-8")
-
-
-def _html(path: Path, notebook) -> str:
+def _write_page(path: Path, notebook) -> None:
     """The page: links to pages, alternative texts, and the way on at its head."""
     from nbconvert import HTMLExporter
 
@@ -145,13 +135,12 @@ def _html(path: Path, notebook) -> str:
     page, _ = exporter.from_notebook_node(shown, resources={"metadata": {"name": path.stem}})
     for alt in alt_texts(shown):
         page = page.replace(NO_ALT, f'alt="{html.escape(alt or "A figure of this lesson")}"', 1)
-    paths = find()
-    here = paths.index(path)
-    steps = [("contents", BUILD / "html" / "index.html")]
-    steps += [(f"‹ {_label(paths[here - 1])}", _page(paths[here - 1]))] if here else []
-    steps += [(f"{_label(paths[here + 1])} ›", _page(paths[here + 1]))] if here + 1 < len(paths) else []
-    links = " · ".join(f'<a href="{_relative(target, _page(path))}">{name}</a>' for name, target in steps)
-    return re.sub(r"(<body[^>]*>)", rf'\1<nav style="padding:1em">{links}</nav>', page, count=1)
+    here, paths = find().index(path), find()
+    ways = {"contents": BUILD / "html" / "index.html"}
+    ways |= {_label(other): _page(other) for other in [*paths[max(here - 1, 0) : here], *paths[here + 1 : here + 2]]}
+    links = " · ".join(f'<a href="{_relative(target, _page(path))}">{name}</a>' for name, target in ways.items())
+    _page(path).parent.mkdir(parents=True, exist_ok=True)
+    _page(path).write_text(page.replace("<main>", f"<main><nav>{links}</nav>", 1), encoding="utf-8")
 
 
 def _linked(path: Path, link: str) -> str:
@@ -169,31 +158,18 @@ def _write_index() -> None:
     index.write_text(f"{head}<title>mixlab</title>{STYLE}<h1>mixlab</h1>\n<ul>\n{items}\n</ul>\n", encoding="utf-8")
 
 
-def _save(path: Path, notebook) -> str | None:
-    """Store the outputs. Where a student has answered, in exercises/, nothing is written; that is then said."""
-    cleaned = clean(copy.deepcopy(notebook))
-    _write_notebook(path, cleaned)
-    exercise = NOTEBOOKS / "exercises" / path.name
-    if path.parent.name == "solutions" and any("solution" in cell.metadata.get("tags", []) for cell in cleaned.cells):
-        if not exercise.exists():
-            _write_notebook(exercise, cut(cleaned))
-        elif _sources(exercise) != [cell["source"] for cell in cut(cleaned)["cells"]]:
-            return f"{_label(exercise)} differs from what is cut from its solution: delete it to have it cut again"
-    return None
-
-
 def _sources(path: Path) -> list[str]:
     import nbformat
 
     return [cell.source for cell in nbformat.read(path, as_version=4).cells]
 
 
-def _write_notebook(path: Path, notebook: dict) -> None:
+def _write(path: Path, notebook) -> None:
     import nbformat
 
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(nbformat.writes(nbformat.from_dict(notebook)) + "\n", encoding="utf-8")
+    temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
     os.replace(temporary, path)  # whole or not there
 
 

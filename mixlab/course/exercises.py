@@ -49,6 +49,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
@@ -119,25 +120,20 @@ def score() -> None:
 
 def find(name: str) -> Check:
     """The check called lesson.exercise."""
-    lesson, _, variable = name.partition(".")
-    if lesson in lessons():
-        check = getattr(importlib.import_module(f"mixlab.course.checks.{lesson}"), variable, None)
-        if isinstance(check, Check):
-            return check
-    raise ValueError(f"name must be that of a check, one of {', '.join(all_names())}; not {name!r}")
+    known = registry()
+    if name not in known:
+        raise ValueError(f"name must be that of a check, one of {', '.join(known)}; not {name!r}")
+    return known[name]
 
 
-def lessons() -> list[str]:
-    """The lessons that have checks: the files in mixlab/course/checks."""
+@cache
+def registry() -> dict[str, Check]:
+    """Every check in the files of mixlab/course/checks, as file.variable."""
     from mixlab.course import checks
 
-    return sorted(module.name for module in pkgutil.iter_modules(checks.__path__))
-
-
-def all_names() -> list[str]:
-    """Every check, as lesson.exercise."""
-    modules = {lesson: importlib.import_module(f"mixlab.course.checks.{lesson}") for lesson in lessons()}
-    return [f"{lesson}.{k}" for lesson, m in modules.items() for k, v in vars(m).items() if isinstance(v, Check)]
+    lessons = sorted(module.name for module in pkgutil.iter_modules(checks.__path__))
+    modules = {lesson: importlib.import_module(f"{checks.__name__}.{lesson}") for lesson in lessons}
+    return {f"{lesson}.{k}": v for lesson, m in modules.items() for k, v in vars(m).items() if isinstance(v, Check)}
 
 
 def examine(check: Check, function: Callable, seed: int = 0, guard: bool = True) -> tuple[str, str]:
