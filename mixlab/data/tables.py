@@ -3,7 +3,7 @@
     table = load("iris")                   # the first two come with scikit-learn, the others from UCI
     data = split(table, seed=0)            # a random fifth for the test; scaled by the training rows
 
-Sources and order as in data.py: `root` or MIXLAB_DATA or data/cache, the server MIXLAB_MIRROR, the origin.
+Sources and order as in sets.py: `root` or MIXLAB_DATA or data/cache, the server MIXLAB_MIRROR, the origin.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mixlab.data.downloads import fetch
-from mixlab.data.sets import addresses, find_root
+from mixlab.data.originals import obtain
+from mixlab.data.sets import prepare
 from mixlab.data.toys import ToySet
 
 # name -> md5 of the file and where UCI has it
@@ -44,7 +44,7 @@ def load(name: str, root: Path | str | None = None) -> Table:
     if name not in NAMES:
         raise ValueError(f"name must be one of {', '.join(NAMES)}, not {name!r}")
     if name in FILES:
-        return _from_uci(name, find_root(root))
+        return prepare(root, lambda places: _from_uci(name, places))
     from sklearn import datasets
 
     found = datasets.load_iris() if name == "iris" else datasets.load_breast_cancer()
@@ -89,16 +89,13 @@ def _scale(x: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
     return low, np.where(spread > 0, spread, 1.0)
 
 
-def _from_uci(name: str, root: Path) -> Table:
-    file = root / "uci" / f"{name}.data"
-    md5, place = FILES[name]
+def _from_uci(name: str, places: list[Path]) -> Table:
+    md5, address = FILES[name]
     try:
-        fetch(file, addresses(root, file, *([ORIGIN + place] if place else [])), md5)
+        file = obtain(places, f"uci/{name}.data", md5, *([ORIGIN + address] if address else []))
     except OSError as problem:
-        if place is None:
-            problem.args = (
-                f"{problem}\nUCI has it as an .arff file: its rows below @data, one per line, are this file.",
-            )
+        if address is None:
+            problem.add_note("UCI has it as an .arff file: its rows below @data, one per line, are this file.")
         raise
     rows = [line.split(",") for line in file.read_text().split()]
     words = {"M": 1.0, "F": 0.0, "I": -1.0, "?": np.nan}
