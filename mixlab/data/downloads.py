@@ -105,7 +105,7 @@ def one_at_a_time(folder: Path | str):
         try:
             lock.acquire()
         except (OSError, NotImplementedError):
-            if not os.access(folder, os.W_OK):
+            if not os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
                 raise
     try:
         clear_leftovers(folder)
