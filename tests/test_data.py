@@ -329,6 +329,7 @@ def test_an_installed_package_has_the_papers_and_writes_to_the_users_folders(mon
 
 
 def test_a_wheel_carries_the_published_numbers(tmp_path):
+    pytest.importorskip("setuptools")
     shutil.copytree(places.ROOT / "mixlab", tmp_path / "mixlab", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(places.ROOT / "data" / "papers", tmp_path / "data" / "papers")
     for name in ("pyproject.toml", "README.md", "LICENSE"):

@@ -81,7 +81,9 @@ def test_without_a_split_a_fifth_of_every_class_is_held_out_always_the_same(tmp_
     assert all(data.classes[y] in file for file, y in zip(data.test, data.test_y, strict=True))
 
 
-@pytest.mark.parametrize("train, test", [("Training", "Test"), ("TRAIN", "Valid"), ("train", "val"), ("Train", "Testing")])
+@pytest.mark.parametrize(
+    "train, test", [("Training", "Test"), ("TRAIN", "Valid"), ("train", "val"), ("Train", "Testing")]
+)
 def test_a_split_is_known_whatever_its_capitals(photos, train, test):
     (photos / "train").rename(photos / "t")
     (photos / "t").rename(photos / train)
@@ -269,7 +271,10 @@ SPOILT = {
     "one class": (lambda p: [shutil.rmtree(p / "train" / name) for name in ("dog", "eel")], "two folders"),
     "no class in the test set": (lambda p: [shutil.rmtree(d) for d in (p / "test").iterdir()], "test"),
     "links in a circle": (lambda p: (p / "train/cat/again").symlink_to(p / "train/cat"), "train.cat"),
-    "a class of one image": (lambda p: [save(p / "train" / n, colour()) for n in ("a/0.png", "a/1.png", "b/0.png")], "b"),
+    "a class of one image": (
+        lambda p: [save(p / "train" / n, colour()) for n in ("a/0.png", "a/1.png", "b/0.png")],
+        "b",
+    ),
 }
 
 
