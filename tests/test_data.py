@@ -21,7 +21,7 @@ from published import MAKERS, md5
 from test_folders import make_split, make_tiny
 
 from mixlab import places
-from mixlab.data import downloads, folders, originals, sets
+from mixlab.data import folders, originals, sets
 from mixlab.data.sets import load
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="limits and rights of POSIX systems")
@@ -42,7 +42,6 @@ def mirror(monkeypatch, tmp_path):
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("MIXLAB_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(downloads, "PAUSE", 0)
     with serve() as site:
         monkeypatch.setenv("MIXLAB_MIRROR", site.address + "/")
         yield site
