@@ -33,11 +33,11 @@ def test_environment_yml_installs_what_pyproject_lists_and_nothing_else():
     assert {"jupyter", "test"} <= set(PROJECT["optional-dependencies"])
 
 
-def test_the_module_needs_six_packages_and_every_bound_is_a_lower_bound():
+def test_the_module_needs_seven_packages_and_every_bound_is_a_lower_bound():
     listed = PROJECT["dependencies"] + [r for extra in PROJECT["optional-dependencies"].values() for r in extra]
     assert all(re.fullmatch(r"[\w-]+>=[\d.]+", r) for r in listed if not r.startswith("ruff"))
     needed = {requirement.split(">=")[0] for requirement in PROJECT["dependencies"]}
-    assert needed == {"torch", "torchvision", "scipy", "matplotlib", "scikit-learn", "tqdm"}
+    assert needed == {"torch", "torchvision", "scipy", "matplotlib", "scikit-learn", "tqdm", "filelock"}
 
 
 def test_ruff_is_the_same_everywhere():

@@ -14,7 +14,7 @@ import numpy as np
 
 import mixlab
 from mixlab.data import subsets
-from mixlab.mixup import Method
+from mixlab.method import Method
 
 # What may be done to a set, in this order; every part of chance has seed 0, so that all runs see the same part.
 SUBSETS = {
@@ -53,7 +53,7 @@ def build_method(expression: str, seed: int) -> Method:
 
 def usual_methods() -> list[str]:
     """Every method of the module, at the parameters a comparison starts from: nobody keeps a list of them by hand."""
-    return [describe(method(**method.usual)) for method in methods().values()]
+    return [describe(method(**method.defaults)) for method in methods().values()]
 
 
 def describe(method: Method) -> str:

@@ -17,7 +17,7 @@ from torch import nn
 
 from mixlab.data.batches import Batches
 from mixlab.data.downloads import bar, whole
-from mixlab.mixup import Method
+from mixlab.method import Method
 from mixlab.training.device import DTYPES, autocast, check_precision
 from mixlab.training.recipes import Recipe
 

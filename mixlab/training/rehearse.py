@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from mixlab.data import load
-from mixlab.mixup import Method
+from mixlab.method import Method
 from mixlab.training.device import autocast, check_precision, find_device, gpu_problem
 from mixlab.training.loop import Training
 from mixlab.training.models import build
