@@ -30,6 +30,14 @@ def check_whole(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
+def check_wholes(name: str, values: Any, least: int = 1) -> tuple[int, ...]:
+    """values as a tuple of whole numbers of at least `least`, one or more of them."""
+    whole = tuple(check_whole(name, value, least) for value in np.ravel(values))
+    if not whole:
+        raise ValueError(f"{name} must be whole numbers >= {least}, at least one, not {values!r}")
+    return whole
+
+
 def check_batch(x: Tensor, labels: Tensor) -> None:
     """Refuse an empty batch and labels of another length."""
     if x.dim() == 0 or x.shape[0] == 0:

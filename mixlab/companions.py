@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixlab.checks import check_batch
-from mixlab.method import Around, Method, check_alpha, check_method, draw_lambda, soft_cross_entropy
+from mixlab.method import Around, Method, check_alpha, check_batch, check_method, draw_lambda, soft_cross_entropy
 from mixlab.mixup import Mixup
 from mixlab.plans import Pairs, Split, soft_labels, take
 

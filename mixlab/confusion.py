@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from mixlab.birkhoff import birkhoff, check_labels, check_matrix, pair_birkhoff, pair_sequential
-from mixlab.checks import check_batch
-from mixlab.method import Method, check_alpha, draw_lambda
+from mixlab.method import Method, check_alpha, check_batch, draw_lambda
 from mixlab.plans import Pairs, soft_labels
 
 FLOOR = 1e-6  # a class pair never confused: keeps gamma -> 0 continuous (0^0 is 1, 0^0.01 is 0) and Sinkhorn possible

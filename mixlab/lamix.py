@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixlab.checks import check_batch
-from mixlab.method import Method, check_method, draw_lambda
+from mixlab.method import Method, check_batch, check_method, draw_lambda
 from mixlab.mixup import Mixup
 from mixlab.plans import Pairs, Split, no_autocast, soft_labels, wide
 from mixlab.puzzlemix import PuzzleMix

@@ -14,7 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
-from mixlab.checks import check_number, check_soft_labels
+from mixlab.checks import check_batch as check_batch  # the methods' files take the checks from here
+from mixlab.checks import check_number as check_number
+from mixlab.checks import check_soft_labels
+from mixlab.checks import check_whole as check_whole
+from mixlab.checks import check_wholes as check_wholes
 from mixlab.plans import Plan, soft_labels, wide
 
 

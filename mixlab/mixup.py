@@ -4,8 +4,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from mixlab.checks import check_batch
-from mixlab.method import Method, check_alpha, draw_lambda
+from mixlab.method import Method, check_alpha, check_batch, draw_lambda
 from mixlab.plans import Pairs
 
 

@@ -22,9 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixlab.checks import check_batch
 from mixlab.companions import image_size
-from mixlab.method import Method, check_alpha, draw_lambda
+from mixlab.method import Method, check_alpha, check_batch, draw_lambda
 from mixlab.plans import Pairs, Split, no_autocast, soft_labels, wide
 
 BUDGET, FORBIDDEN = 2**28, 2**29  # costs in whole numbers: all of one image, and what must not be cut; sums fit int32

@@ -2,8 +2,7 @@
 
 from typing import Any, ClassVar
 
-from mixlab.checks import check_number
-from mixlab.method import Around, Method, check_method
+from mixlab.method import Around, Method, check_method, check_number
 from mixlab.mixup import ERM
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixlab.checks import check_soft_labels
+from mixlab.plans import check_soft_labels
 
 
 def error(logits: Tensor, labels: Tensor) -> float:
