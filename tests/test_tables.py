@@ -26,7 +26,7 @@ def root(tmp_path, monkeypatch):
     for name, text in ROWS.items():
         (tmp_path / "uci" / f"{name}.data").write_text(text)
         md5 = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-        monkeypatch.setitem(tables.FILES, name, (md5, None))
+        monkeypatch.setitem(tables.FILES, name, (md5, []))
     return tmp_path
 
 

@@ -27,8 +27,8 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errn
 def fetch(path: Path | str, urls: list[str], md5: str) -> Path:
     """The file at `path`, whole: as it is if its md5 fits, else from the first of `urls` that gives it.
 
-    Each is asked once. torchvision checks the md5, which the origins of these sets publish. Its download is not used: it waits for ever for
-    a server that says nothing, and writes under the final name.
+    Each is asked once. torchvision checks the md5, which the origins of these sets publish; its download is not used,
+    for it waits for ever for a server that says nothing, and writes under the final name.
     """
     from torchvision.datasets.utils import calculate_md5, check_integrity
 

@@ -95,12 +95,12 @@ def _find(name: str | Path, places: list[Path], size: int | None) -> Data:
         return _original(str(name), places, size)
     if name == "tiny-imagenet":
         folder = originals.existing(places, *originals.TINY)
-        packed = None if folder else _packed(originals.TINY[0], places, size)
-        if packed and (len(packed.train_x), len(packed.test_x)) == TINY_COUNTS:
-            return packed
+        for packed in [] if folder else filter(None, (_packed(name, places, size) for name in originals.TINY)):
+            if (len(packed.train_x), len(packed.test_x)) == TINY_COUNTS:
+                return packed
         return _folder(folder or originals.tiny_imagenet(places), places, size, TINY_COUNTS)
     folder = originals.existing([Path(), *places], str(Path(name).expanduser()))
-    found = _folder(folder, places, size) if folder else _packed(Path(name).name, places, size)
+    found = _folder(folder, places, size) if folder else _packed(str(name), places, size)
     if found is None:
         known = ", ".join(["shapes", "digits", *originals.READERS, "tiny-imagenet"])
         raise ValueError(f"name must be one of {known}, or a folder here or in {places[0]}, got {str(name)!r}")
@@ -141,8 +141,10 @@ def _folder(folder: Path, places: list[Path], size: int | None, counts: tuple[in
 
 
 def _packed(name: str, places: list[Path], size: int | None) -> Data | None:
-    """The decoded images of a folder that is not there itself."""
+    """The decoded images of a folder of the places that is not there itself."""
     stem = _stem(name, size)
+    if Path(stem).name != stem:  # not a name but a path, which would be another folder
+        return None
     files = [file for place in places for file in sorted(place.glob(f"{glob.escape(stem)}-????????.pt"))]
     found = [fields for file in files if (fields := pixels.read(file, f"{stem} "))]
     if len(found) > 1:
@@ -172,9 +174,6 @@ def _shapes(size: int, n_train: int = 6000, n_test: int = 2000, seed: int = 0) -
     """Drawn afresh: quicker than to explain a cache. The test set does not depend on n_train."""
     from mixlab.data.shapes import CLASSES, draw
 
-    for name, value, least in (("n_train", n_train, 1), ("n_test", n_test, 1), ("seed", seed, 0)):
-        if not _whole(value, least):
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
     train = draw(n_train, np.random.default_rng([seed, 0]), size=size)
     test = draw(n_test, np.random.default_rng([seed, 1]), size=size)
     mean, std = map(torch.tensor, pixels.moments(train.images.numpy()))
@@ -207,18 +206,16 @@ def _stem(name: str, size: int | None) -> str:
     return name if size is None else f"{name}-{size}px"
 
 
-def _whole(value, least: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
-
-
 def _check(name, root, size, drawn: dict) -> None:
     if not isinstance(name, str | os.PathLike) or not str(name):
         raise ValueError(f"name must be the name of a data set or a folder, got {name!r}")
     if root is not None and not isinstance(root, str | os.PathLike):
         raise ValueError(f"root must be a folder, got {root!r}")
-    if size is not None and not _whole(size, 1):
-        raise ValueError(f"size must be a whole number of pixels, got {size!r}")
     unknown = [word for word in drawn if name != "shapes" or word not in DRAWN]
     if unknown:
         allowed = f"root, size and, for shapes alone, {', '.join(DRAWN)}; data.subsets has parts of other sets"
         raise ValueError(f"{', '.join(unknown)}: load takes {allowed}")
+    for word, value in {**drawn, **({} if size is None else {"size": size})}.items():
+        least = 0 if word == "seed" else 1
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{word} must be a whole number of at least {least}, got {value!r}")
