@@ -17,7 +17,6 @@ import pytest
 from failing_disk import files_limited_to, read_only_folder
 from local_server import serve
 
-from mixlab.data import downloads
 from mixlab.data.downloads import atomic_write, fetch, one_at_a_time, unpack
 
 CONTENT = np.random.default_rng(0).bytes(700_000)
@@ -27,7 +26,6 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="limits and rights of
 
 @pytest.fixture
 def site(monkeypatch):
-    monkeypatch.setattr(downloads, "PAUSE", 0)
     monkeypatch.setenv("no_proxy", "*")
     with serve() as running:
         running.files["a.bin"] = CONTENT
@@ -48,23 +46,13 @@ def test_a_download_is_whole_and_is_not_asked_for_twice(site, tmp_path):
     assert names(tmp_path / "new") == ["a.bin"] and site.asked == ["a.bin"]
 
 
-def test_a_server_that_drops_is_asked_again_but_not_for_ever(site, tmp_path):
-    site.cuts["a.bin"] = [300_000, 100]
-    assert get(tmp_path, site.url("a.bin")).read_bytes() == CONTENT
-    (tmp_path / "a.bin").unlink()
-    site.asked.clear()
-    site.cuts["a.bin"] = [300_000, 400_000, 200_000, 500_000, 350_000] * 3  # at alternating places
-    with pytest.raises(OSError, match=r"a\.bin"):
-        get(tmp_path, site.url("a.bin"))
-    assert len(site.asked) == downloads.ATTEMPTS and names(tmp_path) == []
-
-
 BAD = {
     "gone": {"status": 404},
     "busy": {"status": 503},
+    "cut": {"heads": {}, "content": CONTENT, "cuts": [300_000]},
     "length no number": {"heads": {"Content-Length": "many"}, "content": b"?"},
     "length negative": {"heads": {"Content-Length": "-5"}, "content": b"?"},
-    "length too long": {"heads": {"Content-Length": "900000"}, "content": CONTENT},
+    "length too long": {"heads": {"Content-Length": "900000"}, "content": CONTENT[:-1]},
     "chunks": {"heads": {"Transfer-Encoding": "chunked"}, "content": b"zz\r\nno\r\n"},
     "redirect to no address": {"status": 302, "heads": {"Location": "http://[bad"}, "content": b""},
     "redirect to a disk": {"status": 302, "heads": {"Location": "file:///etc/hostname"}, "content": b""},
@@ -80,7 +68,8 @@ def test_a_bad_mirror_does_not_end_the_search(site, tmp_path, how):
     for field, value in BAD[how].items():
         {"content": site.files}.get(field, getattr(site, field, None))["bad.bin"] = value
     assert get(tmp_path, site.url("bad.bin"), site.url("a.bin")).read_bytes() == CONTENT
-    assert "bad.bin" in site.asked and names(tmp_path) == ["a.bin"]
+    assert set(site.asked) == {"bad.bin", "a.bin"} and names(tmp_path) == ["a.bin"]
+    assert len(site.asked) == 2 or "redirect" in how, "a server that drops is not asked for ever"
     gc.collect()
 
 
@@ -225,10 +214,7 @@ def test_one_at_a_time_prepares_a_folder(tmp_path):
 def test_the_lock_of_another_user_does_not_block(tmp_path):
     with one_at_a_time(tmp_path):
         assert stat.S_IMODE((tmp_path / ".mixlab.lock").stat().st_mode) == 0o666  # others may hold it too
-    with read_only_folder(lambda folder: (folder / ".mixlab.lock").touch(0o600)) as folder:
-        os.seteuid(0) if os.getuid() == 0 else None
-        folder.chmod(0o777)
-        os.seteuid(65534) if os.getuid() == 0 else None
+    with read_only_folder(lambda folder: (folder / ".mixlab.lock").touch(0o600), mode=0o777) as folder:
         with one_at_a_time(folder):
             assert names(folder) == [".mixlab.lock"]
 

@@ -15,26 +15,19 @@ import uuid
 import zipfile
 from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
-from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from filelock import FileLock
 
-ATTEMPTS = 3  # at each address
-PAUSE = 1.0  # seconds before the second attempt, twice that before the third
 PATIENCE = 30  # seconds to wait for a server that says nothing
 BLOCK = 2**18
-DAY = 86_400  # seconds; a temporary file of that age belongs to a process that was killed
-
-
-class Unreachable(Exception):
-    """The network, not the disk, is at fault: another attempt or another address may work."""
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)  # not the network's fault
 
 
 def fetch(path: Path | str, urls: list[str], md5: str) -> Path:
     """The file at `path`, whole: as it is if its md5 fits, else from the first of `urls` that gives it.
 
-    torchvision checks the md5, which the origins of these sets publish. Its download is not used: it waits for ever for
+    Each is asked once. torchvision checks the md5, which the origins of these sets publish. Its download is not used: it waits for ever for
     a server that says nothing, and writes under the final name.
     """
     from torchvision.datasets.utils import calculate_md5, check_integrity
@@ -48,14 +41,16 @@ def fetch(path: Path | str, urls: list[str], md5: str) -> Path:
         for url in urls:
             try:
                 _download(url, temporary)
-            except Unreachable as problem:
-                complaints.append(f"{url}: {problem}")
+            except Exception as problem:  # a bad name, redirect or length has many kinds
+                if getattr(problem, "errno", None) in DISK:
+                    raise
+                complaints.append(f"{url}: no good answer ({problem})")
             else:
                 if check_integrity(temporary, md5):
                     return path
                 complaints.append(f"{url}: the md5 is {calculate_md5(temporary)}, not {md5}")
         tried = "".join(f"\n  {complaint}" for complaint in complaints)
-        remedy = "Put the file there yourself, or name a server that has it in MIXLAB_MIRROR."
+        remedy = "Try again, put the file there yourself, or name a server that has it in MIXLAB_MIRROR."
         raise OSError(f"cannot get {path}:{tried}\n{remedy}")
 
 
@@ -105,7 +100,7 @@ def one_at_a_time(folder: Path | str):
         try:
             lock.acquire()
         except (OSError, NotImplementedError):
-            if not os.access(folder, os.W_OK):
+            if not os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
                 raise
     try:
         clear_leftovers(folder)
@@ -118,7 +113,7 @@ def clear_leftovers(folder: Path) -> None:
     """Delete our own temporary files that a killed process left behind a day ago or longer."""
     for leftover in folder.glob(".*.????????.mixlab"):
         with suppress(FileNotFoundError):
-            if leftover.lstat().st_mtime < time.time() - DAY:
+            if leftover.lstat().st_mtime < time.time() - 24 * 3600:
                 _remove(leftover)
 
 
@@ -131,67 +126,29 @@ def bar(total: int | None, what: str, quiet: bool = False, **options):
 
 
 def _download(url: str, path: Path) -> None:
-    """In as many attempts as ATTEMPTS, if the first ones fail for a reason that may pass."""
-    for attempt in range(ATTEMPTS):
-        time.sleep(PAUSE * attempt)
-        try:
-            return _receive(url, path)
-        except Unreachable as problem:
-            cause = problem.__cause__
-            if attempt == ATTEMPTS - 1 or (isinstance(cause, HTTPError) and cause.code < 500):
-                raise
-
-
-def _receive(url: str, path: Path) -> None:
-    with _network():
-        answer = urlopen(url, timeout=PATIENCE)
-        total = answer.length
-    with answer, open(path, "wb") as file, bar(total, Path(url).name, unit="B", unit_scale=True) as progress:
-        while True:
-            with _network():
-                block = answer.read(BLOCK)
-            if not block:
-                break
-            file.write(block)
-            progress.update(len(block))
-    if answer.length:
-        raise Unreachable(f"the connection ended {answer.length:,} bytes too early")
-
-
-@contextmanager
-def _network():
-    try:
-        yield
-    except Exception as problem:  # a bad name, redirect or length has many kinds, and none of them is the disk's
-        if isinstance(problem, HTTPError):
-            problem.close()
-        raise Unreachable(f"no good answer ({problem})") from problem
+    with urlopen(url, timeout=PATIENCE) as answer, open(path, "wb") as file:
+        with bar(answer.length, Path(url).name, unit="B", unit_scale=True) as progress:
+            while block := answer.read(BLOCK):
+                file.write(block)
+                progress.update(len(block))
 
 
 def _extract(archive: Path, folder: Path) -> None:
     """torchvision and shutil would do it, but drop or rename what they find odd; here it is refused."""
+    zipped = zipfile.is_zipfile(archive)
     try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as packed:
-                _check(archive, [(name, True) for name in packed.namelist()])
-                packed.extractall(folder)
-        else:
-            with tarfile.open(archive) as packed:
-                _check(archive, [(member.name, member.isfile() or member.isdir()) for member in packed])
-                packed.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later
-                packed.extractall(folder)
+        with (zipfile.ZipFile if zipped else tarfile.open)(archive) as packed:
+            for member in packed.infolist() if zipped else packed:
+                name, plain = (member.filename, True) if zipped else (member.name, member.isfile() or member.isdir())
+                path = PureWindowsPath(name)  # knows both slashes and drive letters
+                if path.drive or path.root or ".." in path.parts or not plain:
+                    raise ValueError(f"{archive} holds {name!r}, a link or a path out of its folder: not unpacked")
+            packed.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later
+            packed.extractall(folder)
     except Exception as problem:  # each way to compress has its own kind
         if isinstance(problem, ValueError) or getattr(problem, "errno", None) is not None:
             raise  # ours, or the disk's
         raise ValueError(f"{archive} is damaged or cut short ({problem}): delete it and get it again") from problem
-
-
-def _check(archive: Path, members: list[tuple[str, bool]]) -> None:
-    """members: names, and whether each is a file or a folder."""
-    for name, plain in members:
-        path = PureWindowsPath(name)  # knows both slashes and drive letters
-        if path.drive or path.root or ".." in path.parts or not plain:
-            raise ValueError(f"{archive} holds {name!r}, a link or a path out of its folder: nothing was unpacked")
 
 
 @contextmanager
@@ -202,9 +159,7 @@ def _explained(path: Path):
     except OSError as problem:
         if problem.errno is None:
             raise  # ours
-        remedy = "name another folder with root= or MIXLAB_DATA"
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = f"make room, or {remedy}"
+        remedy = "make room, or name another folder with root= or MIXLAB_DATA"
         raise OSError(problem.errno, f"cannot write {path} ({problem.strerror}): {remedy}") from problem
 
 

@@ -16,7 +16,6 @@ import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +28,15 @@ TRAINS = ("train", "training")
 TESTS = ("test", "testing", "val", "valid", "validation")
 ANNOTATIONS = "val_annotations.txt"
 HELD_OUT = 0.2
-BLOCK = 256  # images a thread decodes in one go
+SAMPLES, BEGINNING = 256, 2**16  # files, and bytes of each, that are read for a folder's key
 
 
 @dataclass(frozen=True)
 class Listing:
     """What lies in a folder, before any image is opened.
 
-    key: of the names, labels and sizes of all files, wherever the folder lies. time: of the last change of a file, ns.
+    key: of the names, labels and sizes of all files, and of what is in some, wherever the folder lies.
+    time: when a file was last changed, in ns.
     """
 
     classes: tuple[str, ...]
@@ -72,33 +72,31 @@ def decode(files: list[str], size: int | None = None) -> np.ndarray:
 
     size: cut the middle square out and scale it to size x size; None takes them as they are, all of one size.
     """
-    pixels, all_grey, problems = None, True, []
-    blocks = [files[start : start + BLOCK] for start in range(0, len(files), BLOCK)]
+    first, _ = _read(files[0], size)
+    pixels, grey = np.empty((len(files), *first.shape), np.uint8), np.empty(len(files), bool)
+
+    def fill(row: int) -> None:
+        image, grey[row] = _read(files[row], size)
+        if image.shape != first.shape:
+            _, height, width = image.shape
+            raise ValueError(
+                f"{files[row]} has {width} x {height} pixels, and {files[0]} others: choose one, as size=32"
+            )
+        pixels[row] = image
+
     # Threads, not processes: Pillow lets go of the interpreter while it decodes, and a notebook needs no main guard.
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         with bar(len(files), "decoding", unit=" images") as progress:
-            found = chain.from_iterable(pool.map(lambda block: [_read(file, size) for file in block], blocks))
-            for row, (image, grey, problem) in enumerate(found):
+            for _ in pool.map(fill, range(len(files))):
                 progress.update()
-                if image is not None:
-                    pixels = np.empty((len(files), *image.shape), np.uint8) if pixels is None else pixels
-                    if image.shape == pixels.shape[1:]:
-                        pixels[row], all_grey = image, all_grey and grey
-                    else:
-                        sides = (" x ".join(map(str, shape[:-3:-1])) for shape in (image.shape, pixels.shape))
-                        problem = "{} pixels, and others have {}: say which size you want, as in size=32".format(*sides)
-                problems += [f"{files[row]}: {problem}"] if problem else []
     finally:
         pool.shutdown(cancel_futures=True)
-    if problems:
-        shown = "".join(f"\n  {problem}" for problem in problems[:3]) + "\n  …" * (len(problems) > 3)
-        raise ValueError(f"{len(problems)} of {len(files)} images cannot be used:{shown}")
-    return pixels[:, :1] if all_grey else pixels
+    return pixels[:, :1] if grey.all() else pixels
 
 
-def _read(file: str, size: int | None) -> tuple[np.ndarray | None, bool, str]:
-    """One image, uint8 (3, height, width), whether its file is grey, and what is wrong with it."""
+def _read(file: str, size: int | None) -> tuple[np.ndarray, bool]:
+    """One image, uint8 (3, height, width), and whether its file is grey."""
     from PIL import Image, ImageOps
 
     try:
@@ -113,9 +111,9 @@ def _read(file: str, size: int | None) -> tuple[np.ndarray | None, bool, str]:
             image = image.convert("RGBA") if "transparency" in image.info else image
             image = image.convert("RGB")
             image = ImageOps.fit(image, (size, size)) if size else image
-            return np.asarray(image).transpose(2, 0, 1), grey, ""
+            return np.asarray(image).transpose(2, 0, 1), grey
     except Exception as problem:  # decoders fail in many ways, and all mean the same here
-        return None, False, f"not readable ({problem}): restore it or take it away"
+        raise ValueError(f"{file} cannot be used ({problem}): restore it or take it away") from problem
 
 
 def _folders(folder: Path) -> list[str]:
@@ -139,8 +137,10 @@ def _images(folder: Path) -> list[str]:
         raise ValueError(f"{problem.filename} cannot be read ({problem.strerror})") from problem
 
     found = []
-    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if name[0] != "."]
+        if linked := [name for name in folders if os.path.islink(os.path.join(place, name))]:
+            raise ValueError(f"{os.path.join(place, linked[0])} is a link to a folder, which may lead in a circle")
         found += [os.path.join(place, f) for f in files if f[0] != "." and f.lower().endswith(SUFFIXES)]
     return sorted(found)
 
@@ -207,14 +207,16 @@ def _in_words(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _key(folder: Path, train: list[str], train_y: np.ndarray, test: list[str], test_y: np.ndarray) -> tuple[str, int]:
     """The key and the time of a Listing; refuses what is no file, such as a pipe, which nobody may ever write to."""
-    digest, above, last = hashlib.sha256(), len(str(folder)) + 1, 0
-    for files, labels in ((train, train_y), (test, test_y)):
-        for file, label in zip(files, labels.tolist(), strict=True):
-            facts = os.stat(file)
-            if not stat.S_ISREG(facts.st_mode):
-                raise ValueError(f"{file} must be a file, it is something else, such as a pipe")
-            name = file[above:].replace(os.sep, "/")
-            digest.update(f"{name}\0{label}\0{facts.st_size}\n".encode("utf-8", "surrogateescape"))
-            last = max(last, facts.st_mtime_ns)
-        digest.update(b"\n")
+    digest, above, last = hashlib.sha256(str(len(train)).encode()), len(str(folder)) + 1, 0
+    labels = [*train_y.tolist(), *test_y.tolist()]
+    for row, (file, label) in enumerate(zip(train + test, labels, strict=True)):
+        facts = os.stat(file)
+        if not stat.S_ISREG(facts.st_mode):
+            raise ValueError(f"{file} must be a file, it is something else, such as a pipe")
+        name = file[above:].replace(os.sep, "/")
+        digest.update(f"\0{name}\0{label}\0{facts.st_size}\0".encode("utf-8", "surrogateescape"))
+        if row % -(-len(labels) // SAMPLES) == 0:
+            with open(file, "rb") as content:
+                digest.update(content.read(BEGINNING))
+        last = max(last, facts.st_mtime_ns)
     return digest.hexdigest(), last

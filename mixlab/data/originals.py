@@ -35,14 +35,15 @@ def obtain(places: list[Path], name: str, md5: str, *origins: str) -> Path:
 
 def unpacked(places: list[Path], folder: str, archive: str, md5: str, origin: str) -> Path:
     """The folder from one of the places, else unpacked from its archive."""
-    found = next((place / folder for place in places if (place / folder).is_dir()), None)
-    return found or unpack(obtain(places, archive, md5, origin), places[-1] / folder)
+    return existing(places, folder) or unpack(obtain(places, archive, md5, origin), places[-1] / folder)
+
+
+def existing(places: list[Path], *names: str) -> Path | None:
+    """The first folder of one of these names."""
+    return next((place / name for name in names for place in places if (place / name).is_dir()), None)
 
 
 def tiny_imagenet(places: list[Path]) -> Path:
-    there = [place / name for name in TINY for place in places if (place / name).is_dir()]
-    if there:
-        return there[0]
     with one_at_a_time(places[-1]):
         return unpacked(places, TINY[0], f"{TINY[0]}.zip", TINY_MD5, TINY_ORIGIN)
 
@@ -91,7 +92,7 @@ def _idx(file: Path) -> np.ndarray:
     raw = gzip.decompress(file.read_bytes())
     axes = raw[3]
     shape = np.frombuffer(raw, ">i4", axes, offset=4)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()
 
 
 def _speech_commands(places: list[Path]):
@@ -101,11 +102,11 @@ def _speech_commands(places: list[Path]):
 
 
 def _spoken_digits(places: list[Path]):
-    there = [place / "free-spoken-digits" for place in places if (place / "free-spoken-digits").is_dir()]
-    if not there:
+    folder = existing(places, "free-spoken-digits")
+    if folder is None:
         command = f"git clone {SPOKEN_ORIGIN} {places[-1]}/free-spoken-digits"
         raise ValueError(f"free-spoken-digits is not in {places[0]}: {command}")
-    return speech.digits(there[0])
+    return speech.digits(folder)
 
 
 READERS: dict[str, Callable] = {

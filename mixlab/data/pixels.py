@@ -21,8 +21,8 @@ def write(path: Path, made_of: tuple, name: str, train_x, train_y, test_x, test_
     y = [torch.from_numpy(np.ascontiguousarray(labels, np.int64)) for labels in (train_y, test_y)]
     found = dict(zip(TENSORS, (x[0], y[0], x[1], y[1], mean, std), strict=True))
     found |= {"made_of": made_of, "name": name, "classes": tuple(classes)}
-    with atomic_write(path) as temporary:
-        torch.save(found | {"digest": digest(*found.values())}, temporary)
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:  # open: else torch hides what the disk says
+        torch.save(found | {"digest": digest(*found.values())}, file)
 
 
 def read(path: Path, key: str, time: int = 0) -> dict | None:

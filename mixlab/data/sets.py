@@ -94,11 +94,12 @@ def _find(name: str | Path, places: list[Path], size: int | None) -> Data:
     if name in originals.READERS:
         return _original(str(name), places, size)
     if name == "tiny-imagenet":
-        packed = _packed(originals.TINY[0], places, size)
+        folder = originals.existing(places, *originals.TINY)
+        packed = None if folder else _packed(originals.TINY[0], places, size)
         if packed and (len(packed.train_x), len(packed.test_x)) == TINY_COUNTS:
             return packed
-        return _folder(originals.tiny_imagenet(places), places, size, TINY_COUNTS)
-    folder = next((p for p in (Path(name).expanduser(), *(place / name for place in places)) if p.is_dir()), None)
+        return _folder(folder or originals.tiny_imagenet(places), places, size, TINY_COUNTS)
+    folder = originals.existing([Path(), *places], str(Path(name).expanduser()))
     found = _folder(folder, places, size) if folder else _packed(Path(name).name, places, size)
     if found is None:
         known = ", ".join(["shapes", "digits", *originals.READERS, "tiny-imagenet"])

@@ -5,84 +5,18 @@ and proportions are random and say nothing about the class; only the outline doe
 other on purpose (a diamond is a slanted square, a ring has a hole that a disc has not, a star is a cross with one more
 arm), so a network that has learned the classes still has something to confuse.
 
-An outline is a signed distance: negative inside, positive outside. With the distance in pixels, `0.5 - distance`
-clamped to [0, 1] is how much of a pixel the object covers. Coordinates run from -1 to 1 over the picture, x to the
-right and y down, so `size` only sets the sharpness.
+An outline is a signed distance. In pixels, `0.5 - distance` clamped to [0, 1] is how much of a pixel the object covers.
+Coordinates run from -1 to 1 over the picture, x to the right and y down, so `size` only sets the sharpness.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from mixlab.data.outlines import CLASSES, OUTLINES, TURNS, length
+
 BLOCK_PIXELS = 2**16  # pixels drawn at once (64 images of 32 x 32): small enough to stay in the processor's cache
-
-
-def _length(u, v):
-    return np.sqrt(u * u + v * v)
-
-
-def _box(u, v):
-    """The distance from a box, by how far |u| and |v| lie beyond its sides."""
-    return _length(np.maximum(u, 0), np.maximum(v, 0)) + np.minimum(np.maximum(u, v), 0)
-
-
-def _ring(u, v, t):
-    hole, rim = 0.14 + 0.4 * t, 0.92
-    return np.abs(_length(u, v) - (rim + hole) / 2) - (rim - hole) / 2
-
-
-def _diamond(u, v, t):
-    """A rhombus, always longer than wide."""
-    length, width = 1.05, 0.69 + 0.13 * t
-    return (width * np.abs(u) + length * np.abs(v) - length * width) / np.sqrt(length**2 + width**2)
-
-
-def _star(u, v, t):
-    """Mirrors fold the plane onto one half of one point of the star, where the outline is a single line."""
-    c, s = math.cos(math.radians(54)), math.sin(math.radians(54))  # the direction of a notch; the tip is at (0, 1)
-    for _ in range(2):
-        u = np.abs(u)
-        below = np.maximum(s * u - c * v, 0)
-        u, v = u - 2 * s * below, v + 2 * c * below
-    notch = 0.4 + 0.1 * t
-    across, along = 1 - notch * s, notch * c
-    return (across * np.abs(u) + along * (v - 1)) / np.sqrt(across**2 + along**2)
-
-
-def _cross(u, v, t):
-    u, v = np.abs(u), np.abs(v)
-    return np.maximum(np.maximum(u, v) - 0.95, np.minimum(u, v) - (0.2 + 0.12 * t))
-
-
-def _checker(u, v, t):
-    """Four by four cells: where even stripes cross even ones or odd ones odd ones."""
-    cell = 0.38 + 0.03 * t
-    even_u, even_v, odd_u, odd_v = (np.abs(np.abs(w + cell / 2) - cell) - cell / 2 for w in (u, v, -u, -v))
-    return np.minimum(np.maximum(even_u, even_v), np.maximum(odd_u, odd_v))
-
-
-# u, v (n, h, w) are coordinates in which the object about fills the unit circle, t (n, 1, 1) in [0, 1] is a free
-# proportion. A crescent is a disc with a bite of another one, a square's corners are more or less rounded, and of three
-# bars rint finds the nearest.
-OUTLINES = {
-    "disc": lambda u, v, t: _length(u, v) - (0.85 + 0.1 * t),
-    "ring": _ring,
-    "crescent": lambda u, v, t: np.maximum(_length(u, v) - 0.97, 0.78 - _length(u - 0.8 + 0.3 * t, v)),
-    "square": lambda u, v, t: _box(np.abs(u) - (0.78 - 0.4 * t), np.abs(v) - (0.78 - 0.4 * t)) - 0.4 * t,
-    "diamond": _diamond,
-    "triangle": lambda u, v, t: np.maximum(math.sqrt(0.75) * np.abs(u) - 0.5 * v, v) - (0.47 + 0.06 * t),
-    "star": _star,
-    "cross": _cross,
-    "bars": lambda u, v, t: np.maximum(
-        np.abs(v - 0.62 * np.clip(np.rint(v / 0.62), -1, 1)) - (0.15 + 0.05 * t), np.abs(u) - 0.8
-    ),
-    "checker": _checker,
-}
-CLASSES = tuple(OUTLINES)
-# How far an object may turn either way, in degrees: at 45 a square would be called a diamond.
-TURNS = {name: 20 if name == "square" else 180 for name in CLASSES}
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +38,9 @@ def draw(n, rng, size=32, labels=None):
     Another n: other pictures, the first ones included. Labels are spread evenly over the classes and shuffled, unless
     labels (n,) asks for given classes; two calls that ask for different ones differ in the objects' outlines alone.
     """
-    for name, value, least in (("n", n, 1), ("size", size, 16)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    rng = _generator(rng)
-    labels = rng.permutation(np.arange(n) % len(CLASSES)) if labels is None else _check_labels(labels, n)
+    _check(n, rng, size, labels)
+    rng = np.random.default_rng(rng)
+    labels = rng.permutation(np.arange(n) % len(CLASSES)) if labels is None else np.asarray(labels).astype(np.int64)
     scene = _scene(n, rng)
     images = np.empty((n, 3, size, size), np.uint8)
     boxes = np.empty((n, 4), np.int64)
@@ -133,7 +65,7 @@ def coverage(labels, place, size):
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         cx, cy, radius, turn, t = (column[:, None, None] for column in place[rows].T)
-        angle = np.deg2rad(TURNS[CLASSES[label]] * turn)
+        angle = np.deg2rad(TURNS[label] * turn)
         c, s = np.cos(angle) / radius, np.sin(angle) / radius
         x, y = _frame(size, cx, cy)
         distance[rows] = OUTLINES[CLASSES[label]](c * x + s * y, c * y - s * x, t) * radius
@@ -176,7 +108,7 @@ def _waves(n, rng, count=3):
 
 
 def _strokes(n, rng, lightness, count=4):
-    """Confetti, never as wide as an object: centre, half length as a vector, half width (n, count, 5); colours."""
+    """Confetti, never as wide as an object: centre, half length as a vector, half width (n, count, 5); its colours."""
     angle, half = rng.random((n, count)) * 2 * np.pi, rng.uniform(0, 0.5, (n, count)) ** 2
     centre, width = rng.uniform(-1, 1, (2, n, count)), rng.uniform(0.03, 0.08, (n, count))
     lightness = lightness[:, None] + rng.uniform(-0.4, 0.4, (n, count))
@@ -212,7 +144,7 @@ def _stroke(cx, cy, hx, hy, width, size):
     """Coverage (n, size, size) by a line with round ends."""
     x, y = _frame(size, cx, cy)
     along = np.clip((x * hx + y * hy) / (hx * hx + hy * hy + 1e-9), -1, 1)
-    return _cover(_length(x - along * hx, y - along * hy) - width, size)
+    return _cover(length(x - along * hx, y - along * hy) - width, size)
 
 
 def _frame(size, cx=0.0, cy=0.0):
@@ -248,18 +180,16 @@ def _colour(lightness, chroma, hue):
     return np.clip(np.stack([red, green, blue], -1), 0, 1) ** (1 / 2.2)
 
 
-def _generator(rng):
-    if isinstance(rng, np.random.Generator):
-        return rng
-    if isinstance(rng, bool) or not isinstance(rng, int | np.integer) or rng < 0:
-        raise ValueError(f"rng must be a numpy Generator or a whole number of at least 0, got {rng!r}")
-    return np.random.default_rng(rng)
-
-
-def _check_labels(labels, n):
-    labels = np.asarray(labels)
-    if labels.shape != (n,) or labels.dtype.kind not in "iu":
-        raise ValueError(f"labels must be {n} class indices, got {labels.dtype} of shape {labels.shape}")
-    if labels.min() < 0 or labels.max() >= len(CLASSES):
-        raise ValueError(f"labels must lie in 0..{len(CLASSES) - 1}, got {labels.min()}..{labels.max()}")
-    return labels.astype(np.int64)
+def _check(n, rng, size, labels):
+    seed = 0 if isinstance(rng, np.random.Generator) else rng
+    for name, value, least in (("n", n, 1), ("size", size, 16), ("rng", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if labels is not None:
+        labels = np.asarray(labels)
+        if (
+            labels.shape != (n,)
+            or labels.dtype.kind not in "iu"
+            or not 0 <= labels.min() <= labels.max() < len(CLASSES)
+        ):
+            raise ValueError(f"labels must be {n} whole numbers in 0..{len(CLASSES) - 1}, got {labels!r}")
