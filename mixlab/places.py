@@ -33,6 +33,16 @@ def cache_folder() -> Path:
     return writable(usual_cache())
 
 
+def data_folder() -> Path:
+    """Where data sets are looked for first: MIXLAB_DATA, or the cache folder."""
+    return Path(os.environ.get("MIXLAB_DATA") or usual_cache())
+
+
+def checkpoints_folder() -> Path:
+    """Where unfinished runs wait, with the data sets if that can be written to."""
+    return writable(data_folder()) / "checkpoints"
+
+
 def usual_cache() -> Path:
     """The cache folder as it should be, whether or not it can be written to."""
     return _home("cache") or (ROOT / "data" / "cache" if repository() else user_folder("cache"))

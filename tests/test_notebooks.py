@@ -235,7 +235,10 @@ sys.exit(build.run())
     assert not (tmp_path / "01_b").exists()
 
 
-def test_an_unknown_name_is_refused(folder):
+def test_an_unknown_name_is_refused_and_so_is_a_place_without_notebooks(folder):
+    with pytest.raises(ValueError, match="no notebooks in"):
+        course.run()
+    assert not (folder.parent / "build").exists()
     tiny_notebook(folder, "00_a", "1")
     with pytest.raises(ValueError, match="names: no notebook is called 07_x"):
         course.find(["07_x"])

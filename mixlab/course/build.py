@@ -30,6 +30,8 @@ def find(names: list[str] = ()) -> list[Path]:
     """The notebooks in the order of the course, each lesson followed by its microscope and its solutions."""
     paths = [path for folder in FOLDERS for path in sorted((NOTEBOOKS / folder).glob("*.ipynb"))]
     paths.sort(key=lambda path: path.stem[:2])
+    if not paths:
+        raise ValueError(f"names: there are no notebooks in {NOTEBOOKS}; they come with the repository, so clone it")
     known = {_label(path): path for path in paths}
     unknown = [name for name in names if name not in known]
     if unknown:

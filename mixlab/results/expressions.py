@@ -15,6 +15,7 @@ import numpy as np
 import mixlab
 from mixlab.data import subsets
 from mixlab.method import Method
+from mixlab.places import data_folder
 
 # What may be done to a set, in this order; every part of chance has seed 0, so that all runs see the same part.
 SUBSETS = {
@@ -135,15 +136,13 @@ def _spell(name: str, options: dict) -> str:
 
 def is_folder(expression: str) -> bool:
     """Is this data set a folder of images, whose content may change?"""
-    from mixlab.data.sets import PUBLISHED
+    from mixlab.data.originals import READERS
 
-    return _is_path(expression) or read_data(expression)[0] not in ("shapes", "digits", "tiny-imagenet", *PUBLISHED)
+    return _is_path(expression) or read_data(expression)[0] not in ("shapes", "digits", "tiny-imagenet", *READERS)
 
 
 def _is_path(expression: str) -> bool:
-    from mixlab.data.sets import find_root
-
-    return Path(expression).expanduser().is_dir() or (bool(expression) and (find_root(None) / expression).is_dir())
+    return bool(expression) and any(p.is_dir() for p in (Path(expression).expanduser(), data_folder() / expression))
 
 
 def _call(what: str, expression: str) -> tuple[str, dict]:

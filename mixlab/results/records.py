@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mixlab.data.downloads import whole
+from mixlab.data.downloads import atomic_write
 from mixlab.places import ROOT
 from mixlab.results.papers import same_method
 
@@ -31,7 +31,7 @@ def write(record: dict, path: Path | str) -> Path:
         _check(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         Path(temporary).write_text(text + "\n", encoding="utf-8")
     return path
 

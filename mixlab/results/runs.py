@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from mixlab.data.downloads import whole
-from mixlab.data.sets import find_root
+from mixlab.data.downloads import atomic_write
+from mixlab.places import checkpoints_folder
 from mixlab.results import papers, records
 from mixlab.results.expressions import (
     build_method,
@@ -195,7 +195,7 @@ def _do_one(run: Run, folder, device: torch.device, deadline, progress: bool, ke
     """Train, measure, write the record and drop the checkpoint. True if the time was up before."""
     from mixlab.training.loop import Unusable, epochs_saved
 
-    checkpoint = checkpoints() / f"{run.key}.pt"
+    checkpoint = checkpoints_folder() / f"{run.key}.pt"
     if progress:
         print(f"{run.method}, seed {run.seed}: {run.model} on {run.data}, {run.recipe}", flush=True)
     started = time.monotonic()
@@ -271,7 +271,7 @@ def build_model(expression: str, data, seed: int):
 def save_weights(model, path: Path) -> None:
     """The state of a network in bfloat16: half the size, and as good to look at."""
     state = {k: v.bfloat16() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save({"weights": state}, temporary)
 
 
@@ -284,11 +284,6 @@ def load_network(record: dict, data, folder: Path | str = records.FOLDER):
     model = build_model(record["model"], data, record["seed"])
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     return model.eval()
-
-
-def checkpoints() -> Path:
-    """Where checkpoints and locks lie: with the data sets, which is a place that can be written to."""
-    return find_root(None) / "checkpoints"
 
 
 def estimate(run: Run, measured: list[dict], device: str) -> float | None:
@@ -315,9 +310,9 @@ def _check_writable(folder: Path) -> None:
     """Find out before training, not after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoints().mkdir(parents=True, exist_ok=True)
-        for place in (folder, checkpoints()):
-            with whole(place / f".try-{os.getpid()}") as temporary:
+        checkpoints_folder().mkdir(parents=True, exist_ok=True)
+        for place in (folder, checkpoints_folder()):
+            with atomic_write(place / f".try-{os.getpid()}") as temporary:
                 Path(temporary).write_bytes(b"")
             (place / f".try-{os.getpid()}").unlink()
     except OSError as problem:
@@ -327,7 +322,7 @@ def _check_writable(folder: Path) -> None:
 @contextmanager
 def _claim(run: Run) -> Iterator[bool]:
     """Hold the run's lock, or learn that another worker does. The system frees the lock of a process that dies."""
-    path = checkpoints() / f"{run.key}.lock"
+    path = checkpoints_folder() / f"{run.key}.lock"
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from mixlab.data.batches import Batches
-from mixlab.data.downloads import bar, whole
+from mixlab.data.downloads import atomic_write, bar
 from mixlab.method import Method
 from mixlab.training.device import DTYPES, autocast, check_precision
 from mixlab.training.recipes import Recipe
@@ -111,7 +111,7 @@ class Training:
         path, file = Path(path), io.BytesIO()
         torch.save({"run": run, "data": self.data.key, **self.state()}, file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             Path(temporary).write_bytes(hashlib.sha256(file.getbuffer()).digest() + file.getbuffer())
 
     def resume(self, path: Path | str, run: str = "") -> bool:
