@@ -4,6 +4,7 @@ Values of tensors are checked on the CPU only: to look at one on a GPU would mak
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,13 @@ def check_wholes(name: str, values: Any, least: int = 1) -> tuple[int, ...]:
     return whole
 
 
+def check_choice(name: str, value: Any, allowed: Iterable[str]) -> str:
+    """value if it is one of the words that are allowed."""
+    if value not in tuple(allowed):
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    return value
+
+
 def check_batch(x: Tensor, labels: Tensor) -> None:
     """Refuse an empty batch and labels of another length."""
     if x.dim() == 0 or x.shape[0] == 0:
@@ -56,8 +64,9 @@ def check_inputs(x: Tensor, n: int) -> None:
 
 def check_indices(name: str, indices: Tensor, count: int) -> Tensor:
     """indices (n,) as int64 if they are whole numbers in 0..count-1."""
-    if indices.dim() != 1 or indices.is_floating_point() or indices.dtype == torch.bool:
-        raise ValueError(f"{name} must be whole numbers of shape (n,), not {indices.dtype} {tuple(indices.shape)}")
+    if indices.dim() != 1 or len(indices) == 0 or indices.is_floating_point() or indices.dtype == torch.bool:
+        kind = f"{indices.dtype} {tuple(indices.shape)}"
+        raise ValueError(f"{name} must be whole numbers of shape (n,) with n >= 1, not {kind}")
     check_range(name, indices, count - 1)
     return indices.long()
 

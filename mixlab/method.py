@@ -14,11 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
-from mixlab.checks import check_batch as check_batch  # the methods' files take the checks from here
-from mixlab.checks import check_number as check_number
-from mixlab.checks import check_soft_labels
-from mixlab.checks import check_whole as check_whole
-from mixlab.checks import check_wholes as check_wholes
+from mixlab.checks import check_batch, check_choice, check_number, check_soft_labels, check_whole, check_wholes  # noqa: F401
 from mixlab.plans import Plan, soft_labels, wide
 
 
@@ -35,7 +31,7 @@ class Method(nn.Module):
     defaults: ClassVar[dict[str, Any]] = {}  # the parameters that a comparison of methods starts from
     mixes_inputs: bool = True  # the model sees plan.mix(x), once, and nothing else
     asks_model: bool = False  # the plan depends on the model: draw_with_model
-    own_loss: bool = False  # loss does more than draw, apply and score
+    own_loss: bool = False  # loss does more than draw, apply and score: a method that overrides it so says so here
     cross_entropy: bool = True  # scored by cross-entropy against targets
     _rng: np.random.Generator
     _worker_seed: int | None = None

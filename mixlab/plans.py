@@ -41,9 +41,8 @@ class Plan:
     def to(self, device: Any, non_blocking: bool = True):
         """The same plan on another device."""
         moved = copy(self)
-        for name, part in vars(self).items():
-            if hasattr(part, "to"):
-                setattr(moved, name, part.to(device, non_blocking=non_blocking))
+        parts = {name: part for name, part in vars(self).items() if hasattr(part, "to")}
+        moved.__dict__ |= {name: part.to(device, non_blocking=non_blocking) for name, part in parts.items()}
         return moved
 
     def __repr__(self) -> str:
@@ -62,9 +61,7 @@ class Pairs(Plan):
 
     def __init__(self, partner: Any, lam: Any):
         partner = torch.as_tensor(partner)
-        if partner.shape == (0,):
-            raise ValueError("partner must name at least one row, not none")
-        self.partner = check_indices("partner", partner, len(partner) if partner.dim() else 0)
+        self.partner = check_indices("partner", partner, partner.numel())
         self.lam = _as_lam(lam, len(partner))
 
     def __len__(self) -> int:
@@ -129,7 +126,7 @@ class Split(Plan):
     A method whose inputs are cut and pasted, not averaged, derives from it and says in `mix` what happens to them.
     """
 
-    def __init__(self, inputs: Plan | None, label_plan: Any):
+    def __init__(self, inputs: Any, label_plan: Any):
         self.inputs, self.label_plan = inputs, label_plan
 
     @property
@@ -141,8 +138,6 @@ class Split(Plan):
         return len(self.label_plan)
 
     def mix(self, x: Tensor) -> Tensor:
-        if self.inputs is None:
-            raise NotImplementedError(f"{type(self).__name__} does not say what happens to the inputs")
         return self.inputs.mix(x)
 
     def mix_labels(self, y: Tensor) -> Tensor:
