@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -45,13 +44,6 @@ def test_loss_is_its_equations(axes, n):
 def test_gradients_by_finite_differences(axes):
     scores, y = batch()
     assert torch.autograd.gradcheck(lambda s: infinite_class_loss(s, y, axes), scores.requires_grad_())
-
-
-def test_gradient_of_the_scores_in_closed_form():
-    scores, y = batch()
-    infinite_class_loss(scores.requires_grad_(), y).backward()
-    s, eye = (scores @ y.T).detach(), torch.eye(6, dtype=torch.float64)
-    assert torch.allclose(scores.grad, ((s.softmax(1) - eye) + (s.softmax(0) - eye)) @ y / 6)
 
 
 def test_gradients_of_the_classifier_that_the_paper_prints():
@@ -102,42 +94,6 @@ def test_what_nobody_can_tell_apart():
     loss = InfiniteClass(Mixup(1.0, rng=0)).loss(net, x, labels)
     loss.backward()
     assert loss.item() == 0 and not net.weight.grad.any(), "a batch of one costs nothing"
-
-
-def same_classifier(y):
-    """(n, n) ones where two rows of y agree up to rounding."""
-    return (torch.cdist(y, y, p=torch.inf) <= 1e-6).to(y.dtype)
-
-
-def test_sharing_the_target_among_equal_classifiers_would_change_nothing():
-    """They have the same scores, so the floor they leave under the loss has no gradient: no option is needed."""
-    scores, y = batch(9)
-    y[4:7], y[8] = y[0], y[7]
-    shared = same_classifier(y) / same_classifier(y).sum(1, keepdim=True)
-    assert sorted(shared.amax(1).tolist()) == pytest.approx([0.25] * 4 + [0.5] * 2 + [1.0] * 3)
-    s = scores.requires_grad_() @ y.T
-    spread = -(shared * s.log_softmax(1)).sum() / 9 - (shared * s.T.log_softmax(1)).sum() / 9
-    plain = infinite_class_loss(scores, y)
-    assert torch.allclose(spread, plain)
-    assert torch.allclose(*(torch.autograd.grad(loss, scores)[0] for loss in (spread, plain)))
-
-
-def test_one_lam_for_the_batch_leaves_few_distinct_classifiers_and_one_per_row_many():
-    """n = 128, ten classes: 128 pairs fall into 100 cells, so 100 (1 - 0.99^128) = 72 differ, if lam is one for all.
-
-    50 batches of random labels, four standard errors; with a lam for every row only pairs within a class coincide.
-    """
-    shares, rng = {}, np.random.default_rng(0)
-    for per_sample in (False, True):
-        method, found = Mixup(1.0, per_sample=per_sample, rng=0), []
-        for _ in range(50):
-            labels = torch.from_numpy(rng.integers(10, size=128))
-            y = method.targets(method.draw(labels, labels), labels, 10)
-            found.append((1 / same_classifier(y).sum(1)).sum() / 128)
-        shares[per_sample] = torch.stack(found)
-    expected = 100 * (1 - 0.99**128) / 128
-    assert abs(shares[False].mean() - expected) < 4 * shares[False].std() / 50**0.5
-    assert shares[True].mean() > 0.9
 
 
 def test_within_autocast_the_product_stays_in_float32():
