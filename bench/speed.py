@@ -151,7 +151,7 @@ def zeta(batch: int = 128, gamma: float = 2.8, rounds: int = 60) -> None:
     series = torch.from_numpy(p_series(batch, gamma))
 
     def mix(matrix: torch.Tensor) -> torch.Tensor:
-        return Weights.unchecked(matrix.float()).mix(x)
+        return Weights(matrix.float()).mix(x)
 
     variants = {
         "mixlab": lambda: mix(weights(batch, gamma, rng)),

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixlab.method import Method, check_alpha, check_batch, check_whole, draw_lambda
+from mixlab.checks import check_inputs
+from mixlab.method import Method, check_alpha, check_batch, check_choice, check_whole, draw_lambda
 from mixlab.plans import Pairs
 
 METRICS = {"squared": "sqeuclidean", "euclidean": "euclidean"}  # our names of the costs, and SciPy's
@@ -35,8 +36,8 @@ class KMixup(Method):
 
     def __init__(self, alpha: float, k: int, cost: str = "squared", per_sample: bool = False, rng: Any = None):
         super().__init__(rng)
-        self.alpha, self.k, self.cost = check_alpha(alpha), check_whole("k", k), _check_cost(cost)
-        self.per_sample = per_sample
+        self.alpha, self.k, self.per_sample = check_alpha(alpha), check_whole("k", k), per_sample
+        self.cost = check_choice("cost", cost, METRICS)
         self._largest = 0  # the batch size so far: tells a short last batch from a k that is too large
 
     def draw(self, x, labels, other: Tensor | None = None):
@@ -78,7 +79,7 @@ def match(x: Tensor, other: Tensor, k: int, cost: str = "squared") -> Tensor:
     from scipy.optimize import linear_sum_assignment  # here, so that `import mixlab` stays light
     from scipy.spatial.distance import cdist
 
-    n, k, metric = len(x), check_whole("k", k), METRICS[_check_cost(cost)]
+    n, k, metric = len(x), check_whole("k", k), METRICS[check_choice("cost", cost, METRICS)]
     if x.shape != other.shape or x.dim() < 2 or n == 0:
         raise ValueError(f"x and other must have one shape (n, …), not {tuple(x.shape)} and {tuple(other.shape)}")
     partner = np.arange(n)
@@ -151,8 +152,7 @@ def perturbation(x: Tensor, plan: Pairs) -> float:
 
 def _rows(x: Tensor) -> Tensor:
     """x (n, …) as rows (n, d) in float64, on the GPU if they are there."""
-    if not x.is_floating_point():
-        raise TypeError(f"x is {x.dtype}: convert to float first, for instance x.float() / 255")
+    check_inputs(x, len(x))
     return (x if x.is_cuda else x.cpu()).detach().flatten(1).double()
 
 
@@ -160,9 +160,3 @@ def _table(x: Tensor, other: Tensor, cost: str) -> np.ndarray:
     """The costs (n, n) of all rows with all rows, brought to the host."""
     distances = torch.cdist(x, other, compute_mode="donot_use_mm_for_euclid_dist")
     return (distances.square() if cost == "squared" else distances).cpu().numpy()
-
-
-def _check_cost(cost: Any) -> str:
-    if cost not in ("squared", "euclidean"):
-        raise ValueError(f"cost must be one of squared, euclidean, not {cost!r}")
-    return cost

@@ -6,7 +6,6 @@ How is the network scored? `score`: cross-entropy with soft labels, unless a met
 """
 
 import json
-import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
-from mixlab.plans import Plan, check_soft_labels, soft_labels, wide
+from mixlab.checks import check_batch, check_choice, check_number, check_soft_labels, check_whole, check_wholes  # noqa: F401
+from mixlab.plans import Plan, soft_labels, wide
 
 
 class Method(nn.Module):
@@ -31,8 +31,10 @@ class Method(nn.Module):
     defaults: ClassVar[dict[str, Any]] = {}  # the parameters that a comparison of methods starts from
     mixes_inputs: bool = True  # the model sees plan.mix(x), once, and nothing else
     asks_model: bool = False  # the plan depends on the model: draw_with_model
-    own_loss: bool = False  # loss does more than draw, apply and score
+    own_loss: bool = False  # loss does more than draw, apply and score: a method that overrides it so says so here
     cross_entropy: bool = True  # scored by cross-entropy against targets
+    _rng: np.random.Generator
+    _worker_seed: int | None = None
 
     def __init__(self, rng: Any = None):
         super().__init__()
@@ -49,7 +51,7 @@ class Method(nn.Module):
 
     @rng.setter
     def rng(self, rng: np.random.Generator) -> None:
-        self._rng, self._worker_seed = rng, None
+        self._rng = rng
 
     def prepare(self, model: nn.Module, labels: Tensor | None = None) -> None:
         """Called before the optimiser is made: for weights of the method's own, and for what it must know of the
@@ -101,7 +103,7 @@ class Method(nn.Module):
         """Goes once the training loop no longer calls it."""
 
     def __init_subclass__(cls, **options: Any) -> None:
-        cls.usual = cls.defaults  # goes once results/runs.py reads `defaults`
+        cls.usual = cls.defaults  # type: ignore  # goes once results/runs.py reads `defaults`
 
     def get_extra_state(self) -> str:
         return json.dumps(self.rng.bit_generator.state)  # text, so that weights_only=True loads it
@@ -185,38 +187,3 @@ def draw_lambda(rng: np.random.Generator, alpha: float, n: int | None = None) ->
 def check_alpha(alpha: Any) -> float:
     """alpha as a float if it is a finite number >= 0."""
     return check_number("alpha", alpha, hint="0 mixes nothing")
-
-
-def check_number(name: str, value: Any, low: float = 0.0, high: float = math.inf, hint: str = "") -> float:
-    """value as a float if it is a finite number from low to high."""
-    try:
-        number = math.nan if isinstance(value, str | bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not (math.isfinite(number) and low <= number <= high):
-        allowed = f"finite number >= {low:g}" if high == math.inf else f"number in [{low:g}, {high:g}]"
-        raise ValueError(f"{name} must be a {allowed}" + (hint and f" ({hint})") + f", not {value!r}")
-    return number
-
-
-def check_whole(name: str, value: Any, least: int = 1) -> int:
-    """value as an int if it is a whole number of at least `least`, a Python or a NumPy one."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be a whole number >= {least}, not {value!r}")
-    return int(value)
-
-
-def check_wholes(name: str, values: Any, least: int = 1) -> tuple[int, ...]:
-    """values as a tuple of whole numbers of at least `least`, one or more of them."""
-    whole = tuple(check_whole(name, value, least) for value in np.ravel(values))
-    if not whole:
-        raise ValueError(f"{name} must be whole numbers >= {least}, at least one, not {values!r}")
-    return whole
-
-
-def check_batch(x: Tensor, labels: Tensor) -> None:
-    """Refuse an empty batch and labels of another length."""
-    if x.dim() == 0 or x.shape[0] == 0:
-        raise ValueError(f"x must hold at least one sample, not shape {tuple(x.shape)}")
-    if labels.dim() == 0 or labels.shape[0] != x.shape[0]:
-        raise ValueError(f"labels {tuple(labels.shape)} and x {tuple(x.shape)} must have the same length")

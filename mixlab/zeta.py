@@ -69,10 +69,9 @@ def weights_from_order(order: Tensor, series: np.ndarray) -> Tensor:
     n, m = len(order), len(series)
     if m > n:
         raise ValueError(f"n_mixed must be at most n = {n}, not {m}")
-    matrix = torch.zeros(n, n, dtype=torch.float64)
-    if order.shape != (n, n) or not matrix.bool().scatter(1, order.clamp(0, n - 1), True).all():
+    if order.shape != (n, n) or (np.sort(order.numpy(), 1) != np.arange(n)).any():
         raise ValueError(f"order must name every sample from 0 to {n - 1} once in each of its {n} rows, not {order}")
-    return matrix.scatter_(1, order[:, :m], torch.from_numpy(series).expand(n, m))
+    return torch.zeros(n, n, dtype=torch.float64).scatter_(1, order[:, :m], torch.from_numpy(series).expand(n, m))
 
 
 def p_series(n: int, gamma: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""k-mixup: matching against brute force, SciPy and POT; who may meet whom; Algorithm 1; the paper's Lemma 3.3."""
+"""k-mixup: matching against brute force, SciPy and POT; who may meet whom; Algorithm 1."""
 
 import io
 from itertools import permutations
@@ -14,15 +14,10 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.stats import beta
 
-from mixlab import ERM, KMixup, LabelSmoothing, Mixup, Pairs, one_hot
-from mixlab.data.sets import load
+from mixlab import KMixup, Pairs, one_hot
 from mixlab.data.toys import one_ring, swiss_roll
 from mixlab.kmixup import expected_min_square, match, matched_alpha, mean_square, perturbation
 from mixlab.results import runs
-from mixlab.training.loop import fit, one_ahead
-from mixlab.training.models import build
-from mixlab.training.recipes import Recipe
-from mixlab.training.sweeps import fit_many
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
 METRIC = {"squared": "sqeuclidean", "euclidean": "euclidean"}
@@ -84,32 +79,15 @@ def test_no_partner_leaves_its_block_at_any_scale_of_the_data(scale):
     assert torch.equal(match(x, other, 8), match(x / scale, other / scale, 8))
 
 
-@pytest.mark.parametrize("k", [3, 12])
-def test_near_duplicates_far_from_the_origin_find_each_other(k):
-    """|x|^2 + |z|^2 - 2 x.z in float32 loses these distances of 0.01 altogether."""
-    x = 1000 + points(12, 4)
-    order = torch.cat([torch.randperm(k, generator=torch.Generator().manual_seed(b)) + b for b in range(0, 12, k)])
-    other = (x.double()[order] + 0.01 * points(12, 4, seed=5, dtype=torch.float64)).float()
-    assert torch.equal(order[match(x, other, k)], torch.arange(12))
-    assert torch.equal(order[match(x, other, k, "euclidean")], torch.arange(12))
-
-
-def test_near_duplicates_in_two_far_clusters_find_each_other():
-    """No common centre makes these small: it takes float64."""
-    x = 0.05 * points(12, 4) + 1000 * torch.tensor([-1.0, 1.0]).repeat(6)[:, None]
+@pytest.mark.parametrize("cost", METRIC)
+@pytest.mark.parametrize("dimension, near", [(4, 0.01), (300, 0.001)])
+def test_near_duplicates_far_from_the_origin_find_each_other(dimension, near, cost):
+    """Two clusters at +-1000: |x|^2 + |z|^2 - 2 x.z in float32 loses such distances, and no common centre helps."""
+    x = 0.05 * points(12, dimension) + 1000 * torch.tensor([-1.0, 1.0]).repeat(6)[:, None]
     order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
-    other = (x.double()[order] + 0.001 * points(12, 4, seed=5, dtype=torch.float64)).float()
-    for cost in METRIC:
-        assert torch.equal(order[match(x, other, 12, cost)], torch.arange(12))
-
-
-def test_near_duplicates_of_many_dimensions_far_from_the_origin_find_each_other():
-    """In float32, which many dimensions are matched in, this takes the common centre."""
-    x = 1000 + 0.1 * points(12, 300)
-    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
-    other = x[order] + 0.01 * points(12, 300, seed=5)
-    for cost in METRIC:
-        assert torch.equal(order[match(x, other, 12, cost)], torch.arange(12))
+    other = x.double()[order] + near * points(12, dimension, seed=5, dtype=torch.float64)
+    assert torch.equal(order[match(x.double(), other, 12, cost)], torch.arange(12))
+    assert torch.equal(order[match(x, other.float(), 12, cost)], torch.arange(12))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -136,7 +114,7 @@ def test_squared_and_plain_distance_match_differently():
 def test_in_one_batch_partners_are_a_permutation_and_nobody_meets_itself(n, k, seed):
     method, x = KMixup(1.0, k, rng=seed), points(n, 2, seed=seed)
     if 1 < n < 2 * k:
-        with pytest.raises(ValueError, match="k must be at most half the batch"):
+        with pytest.raises(ValueError, match="k must be"):
             method.draw(x, torch.zeros(n))
         return
     partner = method.draw(x, torch.zeros(n)).partner
@@ -208,28 +186,6 @@ def test_two_batches_are_mixed_with_each_other():
     assert torch.allclose(plan.mix_labels(y, z_y), plan.lam * y + (1 - plan.lam) * z_y[plan.partner])
 
 
-@given(st.integers(0, 100), st.integers(2, 6))
-def test_lemma_3_3_holds_where_no_cluster_lies_between_two_others(seed, clusters):
-    """Balls of radius 1 around the corners of a simplex: exactly half the sum of |r_i - s_i| matches cross."""
-    rng = np.random.default_rng(seed)
-    members = rng.integers(clusters, size=(2, 16))
-    inside = rng.normal(size=(2, 16, clusters))
-    inside *= rng.uniform(0, 1, (2, 16, 1)) / np.linalg.norm(inside, axis=-1, keepdims=True)
-    x = torch.from_numpy(4 * np.eye(clusters)[members] + inside)
-    partner = match(x[0], x[1], 16).numpy()
-    r, s = (np.bincount(m, minlength=clusters) for m in members)
-    assert (members[0] != members[1][partner]).sum() == np.abs(r - s).sum() / 2
-
-
-def test_lemma_3_3_fails_for_three_clusters_in_a_row():
-    """Two short hops are cheaper than a long one: 6^2 + 6^2 < 12^2. The lemma counts one crossing, there are two."""
-    x, other = torch.tensor([[0.0], [6.0]]), torch.tensor([[6.0], [12.0]])
-    assert match(x, other, 2).tolist() == [0, 1]
-    members, others = np.array([0, 1]), np.array([1, 2])
-    lemma = np.abs(np.bincount(members, minlength=3) - np.bincount(others, minlength=3)).sum() / 2
-    assert (members != others[match(x, other, 2)]).sum() == 2 and lemma == 1
-
-
 @pytest.mark.parametrize("alpha", [0.05, 0.25, 1.0, 4.0, 64.0])
 def test_closed_form_of_the_mean_square_of_the_smaller_share(alpha):
     integral = 2 * quad(lambda v: v**2 * beta.pdf(v, alpha, alpha), 0, 0.5)[0]
@@ -252,8 +208,6 @@ def test_matched_alpha_says_when_the_perturbation_cannot_be_reached():
     with pytest.warns(UserWarning, match="reaches only 82% of mixup's perturbation"):
         assert matched_alpha(1.0, 4.0) == 100.0
     assert matched_alpha(0.0, 3.0) == 0.0
-    with pytest.raises(ValueError, match="ratio must be at least 1"):
-        matched_alpha(1.0, 0.5)
 
 
 def test_at_constant_xi_the_measured_perturbation_stays():
@@ -272,63 +226,6 @@ def test_perturbation_by_hand():
     assert perturbation(x, Pairs([1, 0], [0.2, 1.0])) == pytest.approx(np.sqrt(0.5))
 
 
-@pytest.mark.parametrize("method", [KMixup(0.5, 4, rng=1), LabelSmoothing(0.1, KMixup(0.5, 4, rng=1))])
-def test_a_batch_announced_ahead_gets_the_plan_it_would_have_had(method):
-    inner = method if isinstance(method, KMixup) else method.method
-    state = method.state_dict()
-    data = [(points(n, 3, seed=n), torch.zeros(n)) for n in (20, 21, 9)]
-    plain = [method.draw(*each) for each in data]
-    method.load_state_dict(state)
-    announced = [method.draw(*each) for each in one_ahead(data, method)]
-    for a, b in zip(plain, announced, strict=True):
-        assert torch.equal(a.partner, b.partner) and a.lam == b.lam
-    assert inner._pending == []
-
-
-def test_the_next_batch_is_announced_before_the_last_one_is_asked_for():
-    told = []
-
-    class Spy(ERM):
-        def ahead(self, x):
-            told.append(int(x))
-
-    for number, x in enumerate(one_ahead([(torch.tensor(i),) for i in range(3)], Spy())):
-        assert told == [0, 1, 2][: number + 2] and int(x[0]) == number
-
-
-def test_a_batch_nobody_announced_is_matched_all_the_same():
-    method, other = KMixup(1.0, 2, rng=0), points(8, 2, seed=7)
-    for seed in range(5):
-        method.ahead(points(8, 2, seed=seed))
-    plan = method.draw(other, torch.zeros(8))
-    assert sorted(plan.partner.tolist()) == list(range(8))
-    assert len(method._pending) == 2, "batches that are announced and never drawn for do not pile up"
-
-
-def test_many_networks_draw_together_what_each_would_draw_alone():
-    settings_ = [
-        (0.5, 4, "squared"),
-        (1.0, 16, "squared"),
-        (1.0, 1, "squared"),
-        (1.0, 4, "euclidean"),
-        (2.0, 4, "squared"),
-    ]
-    x, labels = points(5, 37, 2), torch.zeros(5, 37)
-    together = KMixup.draw_many([KMixup(a, k, c, rng=i) for i, (a, k, c) in enumerate(settings_)], x, labels)
-    for i, (a, k, c) in enumerate(settings_):
-        alone = KMixup(a, k, c, rng=i).draw(x[i], labels[i])
-        assert torch.equal(alone.partner, together[i].partner) and alone.lam == together[i].lam
-
-
-def test_a_sweep_of_mixed_methods_trains_each_as_if_alone():
-    data = one_ring(n_train=70)
-    methods = [KMixup(1.0, 8, rng=0), Mixup(1.0, rng=1), KMixup(1.0, 2, rng=2), ERM(), KMixup(1.0, 8, rng=4)]
-    nets = fit_many(data, methods, range(5), epochs=3, progress=False)
-    for i, method in enumerate((KMixup(1.0, 8, rng=0), Mixup(1.0, rng=1), KMixup(1.0, 2, rng=2), ERM())):
-        alone = fit_many(data, [method], [i], epochs=3, progress=False)
-        assert torch.allclose(nets.weights[0][i], alone.weights[0][0], atol=1e-6)
-
-
 def test_state_continues_and_the_expression_round_trips():
     method, x = KMixup(1.0, 4, rng=0), points(16, 2)
     method.draw(x, torch.zeros(16))
@@ -343,42 +240,37 @@ def test_state_continues_and_the_expression_round_trips():
         assert runs.describe(runs.build_method(expression, seed=0)) == expression
 
 
-COMPOSED = ("InfiniteClass(KMixup(1.0, 2))", "RegMixup(KMixup(1.0, 2))", "LaMix(mixing=KMixup(1.0, 2))")
-COMPOSED += ("ManifoldMixup(KMixup(1.0, 2))", "RegMixup(InfiniteClass(KMixup(1.0, 2)), eta=0.5)")
-
-
-@pytest.mark.parametrize("expression", COMPOSED)
-def test_it_is_the_pairing_inside_other_methods(expression):
-    """Two epochs through the loop, which announces batches ahead; the last of them is a short one."""
-    data = load("shapes", n_train=42, n_test=10)
-    method, net = runs.build_method(expression, seed=0), build("lenet", 10, seed=0)
-    recipe = Recipe(epochs=2, lr=0.01, batch_size=16, augment=False)
-    assert np.isfinite(fit(data, net, method, recipe, progress=False)["curve"][-1]["loss"])
-    inner = next(part for part in method.modules() if isinstance(part, KMixup))
-    assert inner._largest == 16 and len(inner._pending) <= 2
+def test_k_may_be_numpys():
+    assert KMixup(1.0, np.int64(4)).k == 4 and type(KMixup(1.0, np.int64(4)).k) is int
 
 
 @pytest.mark.parametrize("k", [2, 8])
-def test_what_is_not_finite_is_refused(k):
-    x = points(16, 2)
-    x[3, 1] = float("nan")
+@pytest.mark.parametrize("value", [float("nan"), 1e200])
+def test_what_is_not_finite_is_refused(k, value):
+    x = points(16, 2, dtype=torch.float64)
+    x[3, 1] = value
     with pytest.raises(ValueError, match="x must be finite"):
         KMixup(1.0, k, rng=0).draw(x, torch.zeros(16))
 
 
 @pytest.mark.parametrize(
-    "call, message",
+    "call, name",
     [
-        (lambda: KMixup(1.0, 0), "k must be a whole number >= 1, not 0"),
-        (lambda: KMixup(1.0, 2.0), "k must be a whole number >= 1, not 2.0"),
-        (lambda: KMixup(-1.0, 2), "alpha must be a finite number"),
-        (lambda: KMixup(1.0, 2, cost="cosine"), "cost must be one of squared, euclidean, not 'cosine'"),
-        (lambda: match(points(4, 2), points(5, 2), 2), "x and other must have one shape"),
-        (lambda: mean_square(points(4, 2), 3, 0), r"k must lie in 1\.\.2, half of the 4 rows, not 3"),
+        (lambda: KMixup(1.0, 0), "k"),
+        (lambda: KMixup(1.0, 2.0), "k"),
+        (lambda: KMixup(1.0, True), "k"),
+        (lambda: KMixup(-1.0, 2), "alpha"),
+        (lambda: KMixup(1.0, 2, cost="cosine"), "cost"),
+        (lambda: KMixup(1.0, 2, cost=["squared"]), "cost"),
+        (lambda: match(points(4, 2), points(5, 2), 2), "x and other"),
+        (lambda: match(points(4, 2), points(4, 2), 2.0), "k"),
+        (lambda: mean_square(points(4, 2), 3, 0), "k"),
+        (lambda: expected_min_square("1"), "alpha"),
+        (lambda: matched_alpha(1.0, 0.5), "ratio"),
     ],
 )
-def test_bad_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_arguments_are_named(call, name):
+    with pytest.raises(ValueError, match=rf"^{name} must "):
         call()
 
 

@@ -235,7 +235,7 @@ def test_loss_by_hand(transporting):
     moves = (transport(own, mask, 0.01), transport(own[partner], 1 - mask, 0.01)) if transporting else (None, None)
     plan = Puzzle(partner, mask, *moves)
     stay = torch.arange(16).expand(6, 16)
-    assert all(torch.equal(source, stay) != transporting for source in plan.sources)
+    assert all(torch.equal(source, stay) != transporting for source in (plan.own_source, plan.partner_source))
     logits, weight = net(plan.mix(x)), mask.flatten(1).mean(1)
     losses = [F.cross_entropy(logits, given, reduction="none") for given in (labels, labels[partner])]
     by_hand = (weight * losses[0] + (1 - weight) * losses[1]).mean()

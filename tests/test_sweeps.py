@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from mixlab import ERM, LabelSmoothing, Method, Mixup, Weights
+from mixlab import ERM, ConfusionMixup, KMixup, LabelSmoothing, Method, Mixup, Remix, Weights
 from mixlab.data.toys import four_bars, one_ring, swiss_roll
-from mixlab.training.sweeps import Nets, adam, fit_many
+from mixlab.training.sweeps import Nets, adam, fit_many, pair_many
 
 SMALL = {"hidden": (16, 12), "epochs": 6, "batch_size": 20, "progress": False}
 
@@ -14,6 +14,7 @@ SMALL = {"hidden": (16, 12), "epochs": 6, "batch_size": 20, "progress": False}
 def train_alone(data, method, seed, optimizer, milestones=()):
     """The same run by ordinary means: one torch network, one loop, the method's own loss."""
     net = Nets((2, 16, 12, 2), [seed]).alone(0)
+    method.prepare(net, data.train_y)
     optimiser, order = optimizer(net.parameters()), np.random.default_rng([seed, 1])
     for epoch in range(SMALL["epochs"]):
         rows = torch.from_numpy(order.permutation(len(data.train_x)))
@@ -21,6 +22,7 @@ def train_alone(data, method, seed, optimizer, milestones=()):
             optimiser.zero_grad()
             method.loss(net, data.train_x[part], data.train_y[part]).backward()
             optimiser.step()
+        method.end_epoch()
         if epoch + 1 in milestones:
             for group in optimiser.param_groups:
                 group["lr"] /= 10
@@ -43,6 +45,8 @@ FAMILIES = {
     "pairs": [lambda s: Mixup(1.0, rng=s), lambda s: Mixup(8.0, per_sample=True, rng=s), lambda s: ERM()],
     "smoothed": [lambda s: LabelSmoothing(0.2, Mixup(1.0, rng=s)), lambda s: Mixup(0.5, rng=s), lambda s: ERM()],
     "whole rows": [whole_batch, lambda s: Mixup(1.0, rng=s), lambda s: ERM()],
+    "matched": [lambda s: KMixup(1.0, 8, rng=s), lambda s: Mixup(1.0, rng=s), lambda s: KMixup(1.0, 2, rng=s)],
+    "prepared and learning": [lambda s: Remix(1.0, rng=s), lambda s: ConfusionMixup(1.0, 1.0, rng=s), lambda s: ERM()],
 }
 
 
@@ -85,34 +89,49 @@ def test_initial_weights_are_those_of_torch_linear():
     assert weight.abs().max() <= 1 / 20 and weight.std().item() == pytest.approx(1 / 20 / 3**0.5, rel=0.02)
 
 
-def test_end_of_epoch_reaches_every_method():
-    class Counting(ERM):
-        epochs = 0
+@pytest.mark.parametrize("n", [1, 9, 37])
+@pytest.mark.parametrize("d", [1, 2, 40])
+def test_many_networks_draw_together_what_each_would_draw_alone(n, d):
+    made = [(k, cost, per) for k in (1, 2, 4, 5, 16) for cost in ("squared", "euclidean") for per in (False, True)]
+    x = torch.from_numpy(np.random.default_rng(n).normal(size=(22, n, d))).float()
+    labels = torch.zeros(22, n)
 
-        def end_epoch(self):
-            self.epochs += 1
+    def methods():
+        kmixup = [KMixup(0.5, k, cost, per, rng=i) for i, (k, cost, per) in enumerate(made)]
+        return [Mixup(1.0, rng=0), *kmixup, Mixup(2.0, per_sample=True, rng=1)]
 
-    methods = [Counting(), Counting()]
-    fit_many(one_ring(20, 10), methods, [0, 1], **SMALL)
-    assert [method.epochs for method in methods] == [6, 6]
+    alone, together = methods(), methods()
+    for method in (*alone[1:-1], *together[1:-1]):
+        method.deal(40)  # a whole batch first: n is a short last one
+    plan = pair_many(together, x, labels)
+    for i, method in enumerate(alone):
+        own, part = method.draw(x[i], labels[i]), slice(i * n, i * n + n)
+        if (d, getattr(method, "cost", "")) == (1, "euclidean"):  # on a line many matchings cost the same
+            step = [(x[i] - x[i][partner]).abs().sum() for partner in (own.partner, plan.partner[part] - i * n)]
+            assert torch.allclose(*step)
+        else:
+            assert torch.equal(own.partner, plan.partner[part] - i * n)
+        assert torch.equal(torch.as_tensor(own.lam, dtype=torch.float32).expand(n), plan.lam[part])
 
 
 def test_bad_input_is_refused_by_name():
-    class Other(Method):
-        own_loss = True
-
-        def loss(self, model, x, labels):
-            return x.sum()
-
     data, shared = one_ring(20, 10), Mixup(1.0)
     for arguments, complaint in [
         ((data, [ERM()], [0, 1]), "seeds"),
         ((data, [], []), "seeds"),
         (([data, data], [ERM()], [0]), "data"),
         ((data, [shared, shared], [0, 1]), "distinct"),
-        ((data, [Other()], [0]), "methods Other"),
+        ((data, ["ERM()"], [0]), "methods"),
     ]:
         with pytest.raises(ValueError, match=complaint):
             fit_many(*arguments, **SMALL)
     with pytest.raises(ValueError, match="batch_size"):
         fit_many(data, [ERM()], [0], batch_size=0, progress=False)
+
+
+@pytest.mark.parametrize("name", ["mixes_inputs", "asks_model", "own_loss", "cross_entropy"])
+def test_a_method_that_needs_more_than_inputs_and_cross_entropy_is_refused(name):
+    method = Mixup(1.0)
+    setattr(method, name, not getattr(Method, name))
+    with pytest.raises(ValueError, match="methods Mixup"):
+        fit_many(one_ring(20, 10), [method], [0], **SMALL)

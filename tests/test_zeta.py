@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from scipy.special import zeta
 from torch import nn
 
-from mixlab import ERM, Mixup, Pairs, Weights, ZetaMixup, one_hot
-from mixlab.data.toys import half_moons
+from mixlab import Pairs, ZetaMixup, one_hot
 from mixlab.results import runs
-from mixlab.training.sweeps import fit_many
-from mixlab.zeta import gamma_threshold, order_from_keys, p_series, weights, weights_from_order
+from mixlab.zeta import gamma_threshold, p_series, weights, weights_from_order
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
 
@@ -31,14 +29,12 @@ def matrices(method, count=4, n=6):
     return [method.draw(*batch(n)).matrix() for _ in range(count)]
 
 
-def slow_weights(keys, gamma, n_mixed):
+def slow_weights(order, gamma, n_mixed):
     """The definition, one entry at a time."""
-    n = len(keys)
     total = sum(rank**-gamma for rank in range(1, n_mixed + 1))
-    matrix = torch.zeros(n, n, dtype=torch.float64)
-    for i in range(n):
-        others = sorted((j for j in range(n) if j != i), key=lambda j: keys[i, j])
-        for rank, j in enumerate([i, *others][:n_mixed], start=1):
+    matrix = torch.zeros(len(order), len(order), dtype=torch.float64)
+    for i, row in enumerate(order.tolist()):
+        for rank, j in enumerate(row[:n_mixed], start=1):
             matrix[i, j] = rank**-gamma / total
     return matrix
 
@@ -46,25 +42,16 @@ def slow_weights(keys, gamma, n_mixed):
 @given(st.integers(1, 33), st.sampled_from([0.0, 1.0, 1.7287, 2.8]), st.integers(0, 2**32), st.data())
 def test_weights_are_those_of_a_slow_loop(n, gamma, seed, data):
     n_mixed = data.draw(st.integers(1, n))
-    keys = np.random.default_rng(seed).integers(2**64, size=(n, n), dtype=np.uint64)
-    found = weights_from_order(order_from_keys(keys), p_series(n_mixed, gamma))
-    assert torch.allclose(found, slow_weights(keys, gamma, n_mixed), rtol=1e-12, atol=0)
+    order = torch.from_numpy(np.random.default_rng(seed).random((n, n)).argsort(1))
+    assert torch.allclose(weights_from_order(order, p_series(n_mixed, gamma)), slow_weights(order, gamma, n_mixed))
 
 
-@given(st.integers(1, 40), st.floats(0, 10), st.integers(0, 2**32))
-def test_every_row_is_a_permutation_of_the_p_series_with_the_largest_on_the_diagonal(n, gamma, seed):
-    matrix, series = weights(n, gamma, np.random.default_rng(seed)), torch.from_numpy(p_series(n, gamma))
-    assert matrix.dtype == torch.float64
-    assert torch.equal(matrix.sort(1, descending=True).values, series.expand(n, n))
+@given(st.integers(1, 65), st.integers(0, 99))
+def test_every_row_holds_the_series_once_with_the_own_sample_first(n, seed):
+    matrix, series = weights(n, 1.0, np.random.default_rng(seed)), torch.from_numpy(p_series(n, 1.0))
+    assert torch.equal(matrix.sort(descending=True).values, series.expand(n, n))
     assert torch.equal(matrix.diagonal(), series[:1].expand(n))
     assert ((matrix.sum(1) - 1).abs() < 1e-14).all()
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 64, 65])
-def test_the_own_sample_comes_first_whatever_the_keys(n):
-    for key in (0, 2**64 - 1):  # all keys equal, at both ends of the range: ties go to the smaller column
-        order = order_from_keys(np.full((n, n), key, np.uint64))
-        assert order.tolist() == [[i, *(j for j in range(n) if j != i)] for i in range(n)]
 
 
 def test_the_p_series_is_its_formula():
@@ -77,7 +64,7 @@ def test_the_other_ranks_are_uniformly_random_and_rows_independent():
     """All 24 orders of four samples equally often in row 0, and row 1's order no likelier to be the same one."""
     count, rng = 9600, np.random.default_rng(0)
     index = {order: place for place, order in enumerate(permutations(range(4)))}
-    orders = [order_from_keys(rng.integers(2**64, size=(5, 5), dtype=np.uint64))[:2, 1:].tolist() for _ in range(count)]
+    orders = [(-weights(5, 1.0, rng)[:2]).argsort(1)[:, 1:].tolist() for _ in range(count)]
     first = [index[tuple(j - 1 for j in row)] for row, _ in orders]
     second = [index[tuple(j - (j > 0) for j in row)] for _, row in orders]
     allowance = 4 * (count * (1 / 24) * (23 / 24)) ** 0.5  # four standard errors of a binomial
@@ -200,49 +187,36 @@ def test_any_batch_size_and_the_loss_flows_back(n):
         assert torch.equal(ZetaMixup(2.8, rng=0).draw(x, labels).matrix(), torch.ones(1, 1).double())
 
 
-def test_networks_trained_side_by_side_end_where_each_would_alone():
-    data = half_moons(70, 10, rng=0)
-    together = fit_many(data, [ZetaMixup(2.8, rng=1), Mixup(1.0, rng=2), ERM()], [0, 1, 2], epochs=3, progress=False)
-    alone = fit_many(data, [ZetaMixup(2.8, rng=1)], [0], epochs=3, progress=False)
-    other = fit_many(data, [ZetaMixup(2.8, rng=7)], [0], epochs=3, progress=False)
-    logits = [nets(data.test_x)[0].detach() for nets in (together, alone, other)]
-    assert torch.allclose(logits[0], logits[1], atol=1e-5) and not torch.allclose(logits[1], logits[2], atol=1e-5)
-
-
 @pytest.mark.parametrize("expression", ["ZetaMixup(gamma=2.8)", "ZetaMixup(gamma=1.0, n_mixed=4)"])
 def test_the_command_line_understands_it(expression):
     method = runs.build_method(expression, seed=0)
     assert runs.describe(method) == expression == repr(method)
     assert torch.equal(matrices(method)[0], matrices(runs.build_method(expression, seed=0))[0])
-    assert "ZetaMixup(gamma=2.8)" in runs.usual_methods()
 
 
-@pytest.mark.parametrize("gamma", [-0.1, math.nan, math.inf])
+@pytest.mark.parametrize(
+    "order",
+    [[[0, 0], [1, 0]], [[0, 1], [1, 1]], [[0, 2], [1, 0]], [[0, -1], [1, 0]], [[0, 1]], [[0], [1]]],
+    ids=["repeated", "repeated below", "too large", "negative", "a row short", "a column short"],
+)
+def test_an_order_that_is_none_is_refused(order):
+    with pytest.raises(ValueError, match="order must"):
+        weights_from_order(torch.tensor(order), p_series(1, 1.0))
+
+
+@pytest.mark.parametrize("gamma", [-0.1, math.nan, math.inf, "1", None])
 def test_bad_gamma_is_refused_by_name(gamma):
     for call in (lambda: ZetaMixup(gamma), lambda: p_series(4, gamma)):
-        with pytest.raises(ValueError, match=rf"gamma must be a finite number >= 0 .* not {gamma}"):
+        with pytest.raises(ValueError, match="gamma must be"):
             call()
 
 
-@pytest.mark.parametrize("count", [0, -1, 2.5, True])
+@pytest.mark.parametrize("count", [0, -1, 2.5, True, "4"])
 def test_bad_counts_are_refused_by_name(count):
-    with pytest.raises(ValueError, match=f"n_mixed must be a whole number >= 1, not {count}"):
+    with pytest.raises(ValueError, match="n_mixed must be"):
         ZetaMixup(1.0, n_mixed=count)
     for call in (p_series, lambda n, gamma: gamma_threshold(n), lambda n, g: weights(n, g, np.random.default_rng(0))):
-        with pytest.raises(ValueError, match=f"n must be a whole number >= 1, not {count}"):
+        with pytest.raises(ValueError, match="n must be"):
             call(count, 1.0)
-    with pytest.raises(ValueError, match="n_mixed must be at most n = 3, not 4"):
+    with pytest.raises(ValueError, match="n_mixed must be"):
         weights(3, 1.0, np.random.default_rng(0), n_mixed=4)
-
-
-def test_bad_batches_are_refused_by_name():
-    with pytest.raises(ValueError, match="x must hold at least one sample"):
-        ZetaMixup(1.0).draw(torch.zeros(0, 4), torch.zeros(0))
-    with pytest.raises(TypeError, match="convert to float first"):
-        ZetaMixup(1.0).draw(torch.zeros(3, 4), torch.zeros(3)).mix(torch.zeros(3, 4, dtype=torch.uint8))
-
-
-def test_an_unchecked_matrix_is_the_checked_ones_equal():
-    matrix = torch.tensor([[0.5, 0.5], [0.25, 0.75]])
-    assert torch.equal(Weights.unchecked(matrix).mix(torch.eye(2)), Weights(matrix).mix(torch.eye(2)))
-    assert Weights.unchecked(torch.zeros(2, 2)).mix(torch.ones(2)).tolist() == [0, 0], "no value is looked at"

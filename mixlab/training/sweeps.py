@@ -22,9 +22,7 @@ from mixlab.method import Method, check_method
 from mixlab.mixup import ERM, Mixup
 from mixlab.plans import Pairs, Plan, one_hot
 
-TEST = ("test_x", "test_y")
 PAIRED = (ERM, Mixup, KMixup)  # they learn nothing from the answers, and their targets are those of their pairs
-NEEDED = {"own_loss": False, "cross_entropy": True, "mixes_inputs": True, "asks_model": False}
 
 
 class Nets(nn.Module):
@@ -39,8 +37,9 @@ class Nets(nn.Module):
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in pairwise(widths):
             bound = fan_in**-0.5
-            self.weights.append(_stack(rng.uniform(-bound, bound, (fan_in, fan_out)) for rng in generators))
-            self.biases.append(_stack(rng.uniform(-bound, bound, fan_out) for rng in generators))
+            for parameters, shape in ((self.weights, (fan_in, fan_out)), (self.biases, (fan_out,))):
+                drawn = np.stack([rng.uniform(-bound, bound, shape) for rng in generators])
+                parameters.append(nn.Parameter(torch.from_numpy(drawn).float()))
 
     def __len__(self) -> int:
         return len(self.weights[0])
@@ -68,7 +67,7 @@ class Nets(nn.Module):
         """Network i as an ordinary torch network with its own copy of the weights."""
         layers: list[nn.Module] = []
         for weight, bias in zip(self.weights, self.biases, strict=True):
-            linear = nn.Linear(*weight.shape[1:], device=weight.device)
+            linear = nn.Linear(weight.shape[1], weight.shape[2], device=weight.device)
             linear.weight.data, linear.bias.data = weight[i].detach().T.clone(), bias[i].detach().clone()
             layers += [linear, nn.ReLU()]
         return nn.Sequential(*layers[:-1])
@@ -106,21 +105,18 @@ def fit_many(
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(milestones), gamma=0.1)
     for i, method in enumerate(methods):
         method.prepare(nets.alone(i), train_y[i])
-    paired = all(type(method) in PAIRED for method in methods)
+    mix = _mix_pairs if all(type(method) in PAIRED for method in methods) else _mix
     orders = [np.random.default_rng([seed, 1]) for seed in seeds]
     with bar(epochs, f"{len(methods)} networks", not progress, unit="epoch") as shown:
         for _ in range(epochs):
             order = torch.from_numpy(np.stack([rng.permutation(train_x.shape[1]) for rng in orders])).to(device)
             for rows in order.split(batch_size, dim=1):
-                x, labels = _rows(train_x, train_y, rows)
-                if paired:
-                    mixed, y = _mix_together(methods, x, labels, classes)
-                else:
-                    plans, mixed, y = _mix(methods, x, labels, classes)
+                x = train_x.gather(1, rows[..., None].expand(-1, -1, train_x.shape[2]))
+                labels = train_y.gather(1, rows)
+                plans, mixed, y = mix(methods, x, labels, classes)
                 logits = nets(mixed)
-                if not paired:
-                    for method, answers, plan, own in zip(methods, logits.detach(), plans, labels, strict=True):
-                        method.observe(answers, plan, own)
+                for plan, method, answers, own in zip(plans, methods, logits.detach(), labels, strict=False):
+                    method.observe(answers, plan, own)
                 loss = F.cross_entropy(logits.flatten(0, 1), y, reduction="sum") / rows.shape[1]
                 optimiser.zero_grad()
                 loss.backward()  # a sum over networks: each gets the gradient of its own mean loss
@@ -147,20 +143,15 @@ def measure(
     """
     data = {seed: data_of(seed) for seed in seeds}
     runs = [(cell, seed) for cell in cells for seed in seeds]
-    rows = []
+    rows: list[dict] = []
     for first in range(0, len(runs), at_once):
         part = runs[first : first + at_once]
         sets = [data[seed] for _, seed in part]
         nets = fit_many(sets, [method_of(*run) for run in part], [seed for _, seed in part], **how)
-        x, y = (torch.stack([getattr(each, field) for each in sets]).to(nets.weights[0].device) for field in TEST)
-        errors = nets.error(x, y).tolist()
+        x, y = torch.stack([each.test_x for each in sets]), torch.stack([each.test_y for each in sets])
+        errors = nets.error(x.to(nets.biases[0].device), y.to(nets.biases[0].device)).tolist()
         rows += [{**cell, "seed": seed, "error": round(e, 3)} for (cell, seed), e in zip(part, errors, strict=True)]
     return rows
-
-
-def _rows(x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Of x (m, n, d) and y (m, n), the rows (m, b) of each network's batch."""
-    return x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1])), y.gather(1, rows)
 
 
 def _mix(methods: Sequence[Method], x: Tensor, labels: Tensor, classes: int) -> tuple[list[Plan], Tensor, Tensor]:
@@ -171,14 +162,14 @@ def _mix(methods: Sequence[Method], x: Tensor, labels: Tensor, classes: int) -> 
     return plans, torch.stack([plan.mix(own) for plan, own in zip(plans, x, strict=True)]), torch.cat(y)
 
 
-def _mix_together(methods: Sequence[Method], x: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """The same for PAIRED methods: one gather and one lerp for all networks."""
+def _mix_pairs(methods: Sequence[Method], x: Tensor, labels: Tensor, classes: int) -> tuple[list[Plan], Tensor, Tensor]:
+    """The same for PAIRED methods, which need no plan of their own: one gather and one lerp for all networks."""
     plan = pair_many(methods, x.cpu(), labels.cpu()).to(x.device)
-    return plan.mix(x.flatten(0, 1)).view_as(x), plan.mix_labels(one_hot(labels.flatten(), classes))
+    return [], plan.mix(x.flatten(0, 1)).view_as(x), plan.mix_labels(one_hot(labels.flatten(), classes))
 
 
 def pair_many(methods: Sequence[Method], x: Tensor, labels: Tensor) -> Pairs:
-    """One plan for batches x (m, n, d) laid end to end: in each the one that its method would draw for it alone."""
+    """One plan for batches x (m, n, d) laid end to end: for each what its method would draw for it alone."""
     m, n = labels.shape
     partner, lam = np.empty((m, n), np.int64), np.empty((m, n), np.float32)
     alike: dict[tuple, list[int]] = {}  # the k-mixup methods, by block size and cost
@@ -203,8 +194,8 @@ def match_many(x: Tensor, order: Tensor, k: int, cost: str) -> Tensor:
     own, other = (x.double().gather(1, rows[..., None].expand(m, n, d)) for rows in (order, facing))
     for start, stop, size in ((0, whole, k), (whole, n, n % k)):
         if start < stop:
-            blocks = [v[:, start:stop].reshape(-1, size, d) for v in (own, other)]
-            costs = torch.cdist(*blocks, compute_mode="donot_use_mm_for_euclid_dist")
+            a, b = (rows[:, start:stop].reshape(-1, size, d) for rows in (own, other))
+            costs = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
             chosen = _cheapest(costs.square() if cost == "squared" else costs)
             met = facing[:, start:stop].reshape(-1, size).gather(1, chosen)
             partner.scatter_(1, order[:, start:stop], met.view(m, -1))
@@ -229,10 +220,6 @@ def _training_set(data, m: int, device: str) -> tuple[Tensor, Tensor]:
     return x.to(device), y.to(device)
 
 
-def _stack(arrays) -> nn.Parameter:
-    return nn.Parameter(torch.from_numpy(np.stack(list(arrays))).float())
-
-
 def _check(data, methods, seeds, epochs: int, batch_size: int) -> None:
     if len(methods) == 0 or len(seeds) != len(methods):
         raise ValueError(f"seeds must have one entry per method: {len(seeds)} seeds, {len(methods)} methods")
@@ -243,4 +230,4 @@ def _check(data, methods, seeds, epochs: int, batch_size: int) -> None:
     if epochs < 0 or batch_size < 1:
         raise ValueError(f"epochs must be >= 0 and batch_size >= 1, not {epochs} and {batch_size}")
     for method in methods:
-        check_method("methods", method, **NEEDED)
+        check_method("methods", method, own_loss=False, cross_entropy=True, mixes_inputs=True, asks_model=False)
