@@ -38,9 +38,8 @@ class Remix(Method):
     def prepare(self, model, labels=None):
         classes = getattr(getattr(model, "head", None), "out_features", None)
         if self.counts is None and labels is not None:
-            self.sizes = torch.bincount(
-                check_indices("labels", labels, classes or 2**31), minlength=classes or 0
-            ).double()
+            labels = check_indices("labels", labels, classes or 2**31)
+            self.sizes = torch.bincount(labels, minlength=classes or 0).double()
         elif self.counts is not None and classes not in (None, len(self.counts)):
             raise ValueError(f"counts are of {len(self.counts)} classes, the model has {classes}")
 
