@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixlab.checks import check_indices
+
 
 def birkhoff(matrix: Tensor, tolerance: float = 1e-9) -> tuple[Tensor, Tensor]:
     """A doubly stochastic matrix (c, c) as a mean of permutations: weights (k,) float64, permutations (k, c).
@@ -46,7 +48,7 @@ def pair_birkhoff(labels: Tensor, weights: Tensor, permutations: Tensor, rng: np
     Layer r holds the r-th sample of each class. If all classes have equally many samples, a sample of class a meets
     class b with probability M_ab exactly, every sample is somebody's partner once, and no order of classes matters.
     """
-    labels = check_labels(labels, permutations.shape[1])
+    labels = check_indices("labels", labels, permutations.shape[1])
     draws = torch.from_numpy(rng.random((4, len(labels)))).to(labels.device, float_type(labels.device))
     upto = weights.cumsum(0)[:-1].to(draws)  # permutation k answers for draws between upto[k - 1] and upto[k]
     chosen = torch.searchsorted(upto, draws[0], right=True)
@@ -81,7 +83,7 @@ def pair_sequential(labels: Tensor, matrix: Tensor, rng: np.random.Generator, or
     the less its partners follow M, doubly stochastic or not.
     """
     matrix = check_matrix(matrix).numpy()
-    labels = check_labels(labels, len(matrix))
+    labels = check_indices("labels", labels, len(matrix))
     classes = list(range(len(matrix)) if order is None else order)
     if sorted(classes) != list(range(len(matrix))):
         raise ValueError(f"order must name every class from 0 to {len(matrix) - 1} once, not {classes}")
@@ -106,15 +108,6 @@ def check_matrix(matrix: Tensor) -> Tensor:
     if not bool((matrix.sum(0) > 0).all() & (matrix.sum(1) > 0).all()):
         raise ValueError("matrix has a row or a column of zeros")
     return matrix
-
-
-def check_labels(labels: Tensor, classes: int) -> Tensor:
-    """labels (n,) as int64 if they are whole numbers below the number of classes; on a GPU the range is not read."""
-    if labels.dim() != 1 or len(labels) == 0 or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(f"labels must be whole numbers (n,) with n >= 1, not {labels.dtype} {tuple(labels.shape)}")
-    if labels.is_cpu and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ValueError(f"labels must lie in 0..{classes - 1}, found {int(labels.min())} to {int(labels.max())}")
-    return labels.long()
 
 
 def float_type(device: torch.device) -> torch.dtype:

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from mixlab.birkhoff import birkhoff, check_matrix, float_type, pair_birkhoff, pair_sequential
-from mixlab.method import Method, check_alpha, check_batch, check_number, check_whole, draw_lambda
+from mixlab.checks import check_batch, check_choice, check_number, check_whole
+from mixlab.method import Method, check_alpha, draw_lambda
 from mixlab.plans import Pairs, Plan, soft_labels
 
 FLOOR = 1e-6  # a class pair never confused: keeps gamma -> 0 continuous (0^0 is 1, 0^0.01 is 0) and Sinkhorn possible
-SAMPLERS = ("birkhoff", "sequential")
 
 
 class ConfusionMixup(Method):
@@ -46,10 +46,9 @@ class ConfusionMixup(Method):
 
     def __init__(self, alpha: float, gamma: float, momentum: float = 0.5, sampler: str = "birkhoff", rng: Any = None):
         super().__init__(rng)
-        if sampler not in SAMPLERS:
-            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}")
         self.alpha, self.gamma = check_alpha(alpha), check_number("gamma", gamma, hint="0: mixup")
-        self.momentum, self.sampler = check_number("momentum", momentum, high=1), sampler
+        self.momentum = check_number("momentum", momentum, high=1)
+        self.sampler = check_choice("sampler", sampler, ("birkhoff", "sequential"))
         self.average: Tensor | None = None  # (c, c) on the CPU; None before the first predictions
         self.counts: Tensor | None = None  # (c, c) this epoch's, where the network is, and the label mass of each class
         self.seen: Tensor | None = None

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixlab.method import check_batch, draw_lambda
+from mixlab.checks import check_batch
+from mixlab.method import draw_lambda
 from mixlab.mixup import Mixup
 from mixlab.plans import Pairs, Split, take
 

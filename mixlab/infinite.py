@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixlab.checks import check_choice, check_soft_labels
 from mixlab.method import Around, Method, check_method
 from mixlab.mixup import Mixup
-from mixlab.plans import check_soft_labels, no_autocast, wide
+from mixlab.plans import no_autocast, wide
 
 AXES = ("class", "pair", "both")
 
@@ -40,7 +41,7 @@ class InfiniteClass(Around):
     def __init__(self, method: Method, axes: str = "both", rng: Any = None):
         super().__init__(method, rng)
         check_method("method", method, "put it around InfiniteClass instead", own_loss=False, cross_entropy=True)
-        self.axes, self.cross_entropy = _check_axes(axes), False
+        self.axes, self.cross_entropy = check_choice("axes", axes, AXES), False
 
     def score(self, logits, plan, labels):
         return infinite_class_loss(logits, self.targets(plan, labels, logits.shape[1]), self.axes)
@@ -64,11 +65,5 @@ def infinite_class_loss(scores: Tensor, y: Tensor, axes: str = "both") -> Tensor
         s = wide(scores)
         s = s @ y.to(s.dtype).T
     own = torch.arange(len(s), device=s.device)
-    sides = {"class": [s], "pair": [s.T], "both": [s, s.T]}[_check_axes(axes)]
+    sides = {"class": [s], "pair": [s.T], "both": [s, s.T]}[check_choice("axes", axes, AXES)]
     return sum(F.cross_entropy(side, own) for side in sides)
-
-
-def _check_axes(axes: str) -> str:
-    if axes not in AXES:
-        raise ValueError(f"axes must be one of {', '.join(AXES)}, not {axes!r}")
-    return axes

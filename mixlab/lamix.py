@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixlab.method import Method, check_batch, check_method, check_number, draw_lambda
+from mixlab.checks import check_batch, check_number, check_rows
+from mixlab.method import Method, check_method, draw_lambda
 from mixlab.mixup import Mixup
-from mixlab.plans import Pairs, Split, check_soft_labels, no_autocast, soft_labels, wide
+from mixlab.plans import Pairs, Split, no_autocast, soft_labels, wide
 from mixlab.puzzlemix import PuzzleMix
 
 
@@ -144,7 +145,7 @@ def lamix_target(
     p = F.linear(wide(embedding), wide(soft_head), soft_bias).sigmoid().softmax(1)
     if local.shape != p.shape:
         raise ValueError(f"local labels {tuple(local.shape)} must have the shape of the answers, {tuple(p.shape)}")
-    check_soft_labels(local, len(p))
+    check_rows("local", local)
     return _check_beta(beta) * local + (1 - beta) * p
 
 

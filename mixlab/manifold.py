@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from mixlab.method import Around, Method, check_batch, check_method, check_wholes
+from mixlab.checks import check_batch, check_wholes
+from mixlab.method import Around, Method, check_method
 from mixlab.mixup import Mixup
 
 

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mixlab.checks import check_batch, check_inputs, check_number, check_whole, check_wholes
 from mixlab.cutmix import image_size
 from mixlab.graphcut import minimum_cut
-from mixlab.method import Method, check_alpha, check_batch, check_number, check_whole, check_wholes, draw_lambda
+from mixlab.method import Method, check_alpha, draw_lambda
 from mixlab.plans import Pairs, Split, no_autocast, soft_labels, wide
 
 
@@ -85,20 +86,16 @@ class Puzzle(Split):
     def __init__(self, partner: Tensor, mask: Tensor, own_source: Any = None, partner_source: Any = None):
         super().__init__(None, Pairs(partner, mask.flatten(1).mean(1)))
         stay = torch.arange(mask[0].numel(), device=mask.device).expand(len(mask), -1)
-        self.mask, sources = mask, (own_source, partner_source)
-        self.sources = [stay if source is None else source for source in sources]
-
-    def to(self, device: Any) -> "Puzzle":
-        return Puzzle(*(part.to(device, non_blocking=True) for part in (self.partner, self.mask, *self.sources)))
+        self.mask, self.own_source = mask, stay if own_source is None else own_source
+        self.partner_source = stay if partner_source is None else partner_source
 
     def mix(self, x):
         """x (n, …, height, width) floating point -> a new tensor of the same shape and type."""
-        if not x.is_floating_point():
-            raise TypeError(f"x is {x.dtype}: convert to float first, for instance x.float() / 255")
+        check_inputs(x, len(self))
         n, size = len(x), _block_size(x, self.mask.shape[-1])
         blocks = F.unfold(wide(x).reshape(n, -1, *x.shape[-2:]), size, stride=size).mT  # (n, B * B, pixels)
         rows = torch.arange(n, device=x.device)[:, None]
-        own, other = blocks[rows, self.sources[0]], blocks[self.partner[:, None], self.sources[1]]
+        own, other = blocks[rows, self.own_source], blocks[self.partner[:, None], self.partner_source]
         mixed = other.lerp_(own, self.mask.to(own.dtype).reshape(n, -1, 1)).mT
         mixed = F.fold(mixed, x.shape[-2:], size, stride=size).reshape(x.shape)
         return torch.empty_like(x).copy_(mixed)  # in the memory layout of x

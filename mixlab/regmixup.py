@@ -4,7 +4,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from mixlab.method import Around, Method, check_batch, check_method, check_number, soft_cross_entropy
+from mixlab.checks import check_batch, check_number
+from mixlab.method import Around, Method, check_method, soft_cross_entropy
 from mixlab.mixup import Mixup
 from mixlab.plans import soft_labels
 

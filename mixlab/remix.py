@@ -1,6 +1,5 @@
 """Remix (Chou et al., 2020): mixup for classes of unequal size, whose labels lean to the rare one."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -8,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixlab.birkhoff import check_labels
-from mixlab.method import Method, check_alpha, check_batch, check_number, draw_lambda
+from mixlab.checks import check_batch, check_indices, check_number
+from mixlab.method import Method, check_alpha, draw_lambda
 from mixlab.plans import Pairs, Split
 
 
@@ -39,7 +38,8 @@ class Remix(Method):
     def prepare(self, model, labels=None):
         classes = getattr(getattr(model, "head", None), "out_features", None)
         if self.counts is None and labels is not None:
-            self.sizes = torch.bincount(check_labels(labels, classes or math.inf), minlength=classes or 0).double()
+            labels = check_indices("labels", labels, classes or 2**31)
+            self.sizes = torch.bincount(labels, minlength=classes or 0).double()
         elif self.counts is not None and classes not in (None, len(self.counts)):
             raise ValueError(f"counts are of {len(self.counts)} classes, the model has {classes}")
 
@@ -47,7 +47,7 @@ class Remix(Method):
         check_batch(x, labels)
         if self.sizes is None:
             raise ValueError("counts are unknown: give them, or call prepare(model, labels of the training set)")
-        labels = check_labels(labels, len(self.sizes))
+        labels = check_indices("labels", labels, len(self.sizes))
         partner = torch.from_numpy(self.rng.permutation(len(x))).to(x.device, non_blocking=True)
         lam = draw_lambda(self.rng, self.alpha, len(x)).to(x.device, non_blocking=True)
         sizes = self.sizes.to(labels.device)[labels]

@@ -46,27 +46,6 @@ def test_gradients_by_finite_differences(axes):
     assert torch.autograd.gradcheck(lambda s: infinite_class_loss(s, y, axes), scores.requires_grad_())
 
 
-def test_gradients_of_the_classifier_that_the_paper_prints():
-    """Equations 6 and 8, with the signs of a loss to be made small, for W (width, classes) and mixed features r."""
-    r = torch.randn(6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    weights = torch.randn(3, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64, requires_grad=True)
-    _, y = batch()
-    s = (r @ weights @ y.T).detach()
-    of_class = -sum(torch.outer(r[i], y[i] - s.softmax(1)[i] @ y) for i in range(6)) / 6
-    of_pair = -sum(torch.outer(r[i] - s.softmax(0)[:, i] @ r, y[i]) for i in range(6)) / 6
-    for axes, printed in (("class", of_class), ("pair", of_pair)):
-        (here,) = torch.autograd.grad(infinite_class_loss(r @ weights, y, axes), weights)
-        assert torch.allclose(here, printed)
-
-
-def test_a_bias_learns_from_the_class_axis_only():
-    scores, y = batch()
-    bias = torch.randn(4, dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True)
-    (of_pair,) = torch.autograd.grad(infinite_class_loss(scores + bias, y, "pair"), bias)
-    (of_class,) = torch.autograd.grad(infinite_class_loss(scores + bias, y, "class"), bias)
-    assert of_pair.abs().max() < 1e-15 and of_class.abs().max() > 1e-2
-
-
 INNER = [Mixup, lambda a, rng: Remix(a, [900, 9, 90], rng=rng), lambda a, rng: LabelSmoothing(0.1, Mixup(a, rng=rng))]
 
 

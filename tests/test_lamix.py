@@ -24,13 +24,10 @@ from mixlab import (
     lamix_loss,
     one_hot,
 )
-from mixlab.data.sets import load
 from mixlab.lamix import lamix_target
 from mixlab.method import REASONS, draw_lambda
 from mixlab.results.runs import build_method, describe
-from mixlab.training.loop import Training
 from mixlab.training.models import build
-from mixlab.training.recipes import Recipe
 
 
 def parts(n=5, width=3, c=4):
@@ -83,21 +80,6 @@ def test_all_of_the_local_label_is_cross_entropy_and_the_soft_head_learns_nothin
     assert torch.allclose(loss, F.cross_entropy(r @ head.T, local))
     loss.backward()
     assert not soft_head.grad.any()
-
-
-def test_the_soft_head_learns_through_the_target_alone():
-    r, head, soft_head, local = parts()
-    soft_head.requires_grad_(), r.requires_grad_()
-    free, detached = lamix_loss(r, head, soft_head, local, 0.5), lamix_loss(r, head, soft_head, local, 0.5, True)
-    assert torch.equal(free, detached)
-    through = torch.autograd.grad(free, [soft_head, r])
-    assert through[0].any()
-    (of_answer,) = torch.autograd.grad(detached, r, retain_graph=True)
-    assert torch.autograd.grad(detached, soft_head, allow_unused=True) == (None,)
-    of_target = through[1] - of_answer
-    answer = (r @ head.T).log_softmax(1).detach()
-    p = (r @ soft_head.T).sigmoid().softmax(1)
-    assert torch.allclose(of_target, torch.autograd.grad(-(0.5 * p * answer).sum(1).mean(), r)[0])
 
 
 @pytest.mark.parametrize("c", [10, 100])
@@ -174,25 +156,6 @@ def test_around_puzzlemix_the_input_is_the_puzzle_for_one_half_and_lam_is_drawn_
     assert torch.equal(lam, draw_lambda(same.rng, 1.0, 6)) and len(set(lam.tolist())) == 6
     with pytest.raises(ValueError, match="PuzzleMix"):
         LaMix(mixing=inner).draw(x, labels)
-
-
-def test_the_training_loop_trains_the_soft_head_and_resumes_it(tmp_path):
-    data, recipe = load("shapes", n_train=60, n_test=30), Recipe(epochs=2, lr=0.05, batch_size=20, augment=True)
-
-    def start(seed):
-        return Training(data, build("lenet", 10, seed=0), build_method("LaMix()", seed), recipe, 0)
-
-    whole = start(0)
-    before = whole.method.soft_head.weight.clone()
-    whole.epoch()
-    assert not torch.equal(before, whole.method.soft_head.weight)
-    whole.save(tmp_path / "a.pt")
-    whole.epoch()
-    again = start(5)
-    assert again.resume(tmp_path / "a.pt")
-    again.epoch()
-    assert torch.equal(whole.method.soft_head.weight, again.method.soft_head.weight)
-    assert [line["loss"] for line in whole.curve] == [line["loss"] for line in again.curve]
 
 
 def test_bfloat16_features_are_scored_in_float32():

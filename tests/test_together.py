@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import mixlab
-from mixlab import CutMix, LabelSmoothing, ManifoldMixup, Method, Mixup, PuzzleMix, Remix
+from mixlab import CutMix, Method, PuzzleMix, Remix
 from mixlab.results.runs import build_method, describe
 from mixlab.training.models import build
 
@@ -75,22 +75,6 @@ def test_every_method_has_one_spelling_and_takes_a_batch_of_one(name):
     net = build("quick_resnet", 10, seed=0)
     method.prepare(net, labels)
     assert method.loss(net, x, labels).isfinite()
-
-
-def test_end_of_epoch_and_preparation_reach_the_innermost_method():
-    calls = []
-
-    class Noting(Mixup):
-        def end_epoch(self):
-            calls.append("epoch")
-
-        def prepare(self, model, labels=None):
-            calls.append((model, labels))
-
-    method = LabelSmoothing(0.1, ManifoldMixup(Noting(1.0)))
-    method.prepare("model", "labels")
-    method.end_epoch()
-    assert calls == [("model", "labels"), "epoch"]
 
 
 def test_a_split_plan_moves_whole():
