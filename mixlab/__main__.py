@@ -1,4 +1,4 @@
-"""The command line: mixlab doctor | notebooks | run | rehearse | report, also as python -m mixlab."""
+"""The command line: mixlab doctor | work | notebooks | run | rehearse | report, also as python -m mixlab."""
 
 import argparse
 import os
@@ -30,6 +30,13 @@ def _doctor(options) -> int:
     from mixlab.course.doctor import examine
 
     return examine()
+
+
+def _work(options) -> int:
+    from mixlab.course import work
+
+    work.copy(options.folder)
+    return 0
 
 
 def _notebooks(options) -> int:
@@ -149,6 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     notebooks.add_argument("names", nargs="*", help="notebooks to run, for instance 01_mixup (all, if none is named)")
     notebooks.add_argument("--save", action="store_true", help="store the outputs too, and cut the exercises")
     notebooks.set_defaults(run=_notebooks)
+    work = commands.add_parser("work", help="copy the lessons to a folder of your own, where you solve the exercises")
+    work.add_argument("folder", nargs="?", default="work", help="the folder (work); your own files in it are kept")
+    work.set_defaults(run=_work)
     report = commands.add_parser("report", help="published numbers beside measured ones")
     report.add_argument("table", nargs="?", help="paper or paper/table, for instance kmixup/table9a")
     report.add_argument("--missing", action="store_true", help="what is worth running next, and how long it takes here")
