@@ -91,16 +91,16 @@ def _share(count: int) -> int:
 
 
 def _report(options) -> int:
-    from mixlab.results import records, report, tables
+    from mixlab.results import papers, records, report
     from mixlab.training.recipes import recipe
 
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows no ± still gets its numbers
     if options.commands:
-        print(report.todo(report.compare(tables.rows_of(options.table), [])))
+        print(report.todo(report.compare(papers.rows_of(options.table), [])))
         return 0
     runs, complaints = records.read()
-    lines = report.compare(tables.rows_of(options.table), runs)
+    lines = report.compare(papers.rows_of(options.table), runs)
     shown = lines if options.all else [line for line in lines if line["n"]]
     if options.csv:
         print(report.as_csv(shown), end="")

@@ -14,7 +14,7 @@ import torch
 from mixlab import ERM, LabelSmoothing, Mixup
 from mixlab.places import ROOT
 from mixlab.results import records, runs
-from mixlab.results.runs import Run, build_method, describe, do, from_grid, from_table, load_data, make_run
+from mixlab.results.runs import Run, build_method, describe, do, from_grid, load_data, make_run
 
 DATA = "shapes(n_train=96, n_test=48)"
 
@@ -132,16 +132,6 @@ def test_two_workers_share_a_table_and_one_is_killed_in_the_middle(tmp_path):
     assert worker(0, grid, alone, tmp_path / "other").wait(timeout=120) == 0
     errors = {(r["expression"], r["seed"]): [line["error"] for line in r["curve"]] for r in records.read(alone)[0]}
     assert errors == {(r["expression"], r["seed"]): [line["error"] for line in r["curve"]] for r in done}
-
-
-def test_a_published_table_becomes_runs():
-    table = from_table("kmixup/table10", "short15", seeds=[3, 5])
-    assert {run.model for run in table} == {"preact_resnet18"} and {run.data for run in table} == {"cifar10"}
-    assert {run.method for run in table} >= {"ERM()", "Mixup(alpha=0.05)", "Mixup(alpha=100.0)"}
-    assert len(table) == len(set(table)) and {run.seed for run in table} == {3, 5}
-    assert {run.data for run in from_table("kmixup/table10", "quick", [0], data_as="shapes")} == {"shapes"}
-    with pytest.raises(ValueError, match="table 'kmixup/table4' has no row"):
-        from_table("kmixup/table4", "quick", [0])
 
 
 def test_a_grid_is_every_combination(tmp_path):

@@ -39,6 +39,14 @@ def rows(paper: str, table: str | None = None) -> list[dict]:
     return [_flat(paper, t, row) for t in chosen if table in (None, t["id"]) for row in t["rows"]]
 
 
+def rows_of(words: str | None) -> list[dict]:
+    """The rows of "paper/table", or of all usable tables of "paper", or, for None, of all papers."""
+    if words is None:
+        return [row for paper in names() for row in rows(paper)]
+    paper, bar, table = words.partition("/")
+    return rows(paper, table if bar else None)
+
+
 def _flat(paper: str, table: dict, row: dict) -> dict:
     stated = _read(paper)["protocols"].get(row.get("protocol", table["protocol"])) or {}
     return {

@@ -179,9 +179,10 @@ def as_csv(lines: list[dict]) -> str:
 def as_text(lines: list[dict]) -> str:
     """The lines of `compare` in 80 columns: every budget once, numbered, and then table by table."""
     numbers = {budget: k for k, budget in enumerate(dict.fromkeys(_budget(line) for line in lines if line["n"]), 1)}
-    told = [text for budget, k in numbers.items() for text in _wrapped(f"[{k}] {', '.join(budget)}")]
+    told = ["Errors in percent. gap/se: over the standard errors of both sides."]
+    told += [text for budget, k in numbers.items() for text in _wrapped(f"[{k}] {', '.join(budget)}")]
     for table, part in _by_table(lines).items():
-        told += ["", f"{table + ', error in percent':37} paper   ours    std   n    gap gap/se"]
+        told += ["", f"{table:36} paper   ours    std   n    gap gap/se"]
         place = None
         for line in part:
             if place != (place := f"  {line['dataset']}, {line['model'] or 'no network named'}"):
@@ -228,7 +229,7 @@ def todo(lines: list[dict], budget: str | None = None, seconds=None) -> str:
 
 def _told(line: dict, numbers: dict) -> str:
     cells = _cells(line)
-    told = f"    {_cut(cells['method'], 33):33} {cells['paper']:>5}"
+    told = f"    {_cut(cells['method'], 32):32} {cells['paper']:>5}"
     if not line["n"]:
         return f"{told} {_cut(line['why'] or 'not run', 35)}"
     std = "" if line["std"] is None else f"{line['std']:.2f}"

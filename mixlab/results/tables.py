@@ -101,7 +101,8 @@ def plan_row(row: dict, data_as: str | None = None) -> tuple[Planned, ...] | str
         return "no such method here"
     note = NOTES.get(row["dataset"]) or NOTES.get(protocol, "")
     held = row["method"] == "k-mixup" and "xi" in params and params["k"] > 1
-    how = {"measure": _measure(params), "held": held, "batch_size": params.get("batch_size"), "note": note}
+    strengths = [f"{kind}_{params[f'{kind}_eps']:g}" for kind in ("noise", "fgsm") if f"{kind}_eps" in params]
+    how = {"measure": (strengths or ["error"])[0], "held": held, "batch_size": params.get("batch_size"), "note": note}
     return (Planned(_data(row, data_as), model, method, _recipe(row), **how),)
 
 
@@ -115,7 +116,7 @@ def from_table(
     """
     from mixlab.results.runs import make_run
 
-    plans = [plan_row(row, data_as) for row in rows_of(table)]
+    plans = [plan_row(row, data_as) for row in papers.rows_of(table)]
     planned = trainings((p for found in plans if not isinstance(found, str) for p in found), recipe_name)
     if not planned:
         raise ValueError(f"table {table!r} has no row that can be run: {', '.join(sorted(set(plans)))}")
@@ -128,14 +129,6 @@ def trainings(plans: Iterable[Planned], budget: str | None = None) -> list[Plann
     return list(dict.fromkeys(replace(p.under(budget), measure="error", batch_size=None) for p in plans))
 
 
-def rows_of(table: str | None) -> list[dict]:
-    """The rows of "paper/table", or of all usable tables of "paper", or of all papers."""
-    if table is None:
-        return [row for paper in papers.names() for row in papers.rows(paper)]
-    paper, bar, name = table.partition("/")
-    return papers.rows(paper, name if bar else None)
-
-
 def method_of(row: dict) -> str | None:
     """A printed method in the words of the module; None if it has no such method, or the row lacks a parameter."""
     params = row["params"]
@@ -145,26 +138,16 @@ def method_of(row: dict) -> str | None:
     kmixup = mixup if k == 1 else f"KMixup({alpha}, {k})"  # one point per block leaves nothing to match
     remix = f"Remix({alpha}, kappa={params.get('kappa')}, tau={params.get('tau')})"
     half = "PuzzleMix(1.0)" if "input" in params else "Mixup(1.0, per_sample=True)"
-    words = {
-        "ERM": "ERM()",
-        "mixup": mixup,
-        "k-mixup": kmixup,
-        "k-manifold-mixup": f"ManifoldMixup({kmixup})",
-        "confusion-mixup": f"ConfusionMixup({alpha}, {params.get('gamma')})",
-        "CutMix": f"CutMix({alpha})",
-        "PuzzleMix": f"PuzzleMix({alpha})",
-        "LaMix": f"LaMix({beta}, {half})",
-        "LaMix without original samples": f"LaMix({beta}, {half}, originals=False)",
-        "LaMix without global soft label": f"LaMix(1.0, {half})",
-        "mixup + uniform label smoothing": f"LabelSmoothing({params.get('smoothing')}, {mixup})",
-        "RegMixup": f"RegMixup({mixup})",
-        "IC-RegMixup": f"RegMixup(InfiniteClass({mixup}))",
-        "IC-Mixup": f"InfiniteClass({mixup})",
-        "IC-Mixup (class axis)": f"InfiniteClass({mixup}, 'class')",
-        "IC-Mixup (pair axis)": f"InfiniteClass({mixup}, 'pair')",
-        "Remix": remix,
-        "IC-Remix": f"InfiniteClass({remix})",
-    }
+    words = {"ERM": "ERM()", "mixup": mixup, "k-mixup": kmixup, "k-manifold-mixup": f"ManifoldMixup({kmixup})"}
+    words |= {"confusion-mixup": f"ConfusionMixup({alpha}, {params.get('gamma')})"}
+    words |= {"CutMix": f"CutMix({alpha})", "PuzzleMix": f"PuzzleMix({alpha})", "LaMix": f"LaMix({beta}, {half})"}
+    words |= {"LaMix without original samples": f"LaMix({beta}, {half}, originals=False)"}
+    words |= {"LaMix without global soft label": f"LaMix(1.0, {half})"}
+    words |= {"mixup + uniform label smoothing": f"LabelSmoothing({params.get('smoothing')}, {mixup})"}
+    words |= {"RegMixup": f"RegMixup({mixup})", "IC-RegMixup": f"RegMixup(InfiniteClass({mixup}))"}
+    words |= {"IC-Mixup (class axis)": f"InfiniteClass({mixup}, 'class')", "IC-Mixup": f"InfiniteClass({mixup})"}
+    words |= {"IC-Mixup (pair axis)": f"InfiniteClass({mixup}, 'pair')"}
+    words |= {"Remix": remix, "IC-Remix": f"InfiniteClass({remix})"}
     return _canonical(words[row["method"]]) if row["method"] in words else None
 
 
@@ -187,15 +170,10 @@ def _model(row: dict) -> str | None:
 
 def _data(row: dict, data_as: str | None) -> str:
     """The set with what the row does to it: a share, a long tail, 50 a class, or LaMix's MNIST at 32 pixels."""
-    params, options = row["params"], {}
-    if row["paper"] == "lamix" and "MNIST" in row["dataset"]:
-        options["size"] = 32
-    if "fraction" in params:
-        options["fraction"] = params["fraction"]
-    if row["dataset"] == "ciFAIR-10":
-        options["per_class"] = 50
-    if "imbalance_ratio" in params:
-        options["long_tailed"] = params["imbalance_ratio"]
+    renamed = {"fraction": "fraction", "imbalance_ratio": "long_tailed"}
+    options = {renamed[key]: value for key, value in row["params"].items() if key in renamed}
+    options |= {"size": 32} if row["paper"] == "lamix" and "MNIST" in row["dataset"] else {}
+    options |= {"per_class": 50} if row["dataset"] == "ciFAIR-10" else {}
     return with_options(data_as or DATASETS[row["dataset"]], options)
 
 
@@ -212,12 +190,6 @@ def _recipe(row: dict) -> str:
     size = row["params"].get("batch_size", 128)
     changes += [f"batch_size={size}"] if size != 128 else []
     return RECIPES[row["protocol"]] + (f"({', '.join(changes)})" if changes else "")
-
-
-def _measure(params: dict) -> str:
-    """What the record's measures call the cell: k-mixup's tables 6 and 7 give strengths of noise and of FGSM."""
-    found = [f"{kind}_{params[f'{kind}_eps']:g}" for kind in ("noise", "fgsm") if f"{kind}_eps" in params]
-    return found[0] if found else "error"
 
 
 def _sweep(row: dict) -> list[dict]:
