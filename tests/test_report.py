@@ -202,14 +202,37 @@ def test_no_odd_record_kills_the_report_or_counts_as_measured(folder, capsys):
             (folder / f"{key}-{number}.json").write_text(json.dumps({**good, key: value}))
         (folder / f"{key}-gone.json").write_text(json.dumps({k: v for k, v in good.items() if k != key}))
     (folder / "deep.json").write_text("[" * 100_000)
-    (folder / "bombs.json").write_text(json.dumps({**good, "measures": {"noise_8": BOMB, "fgsm_1": float("nan")}}))
+    (folder / "bombs.json").write_text(
+        json.dumps({**good, "measures": {"noise_8": BOMB, "noise_10": True, "fgsm_1": float("nan")}})
+    )
     for words in ([], ["--all"], ["--missing"], ["--csv"]):
         told = command(capsys, *words).out
         assert "nan" not in told.lower().replace("nano", "")
     runs, complaints = records.read()
     assert len(runs) > 50 and len(complaints) > 30
-    for line in report.compare(papers.rows_of("kmixup/table6"), runs):
-        assert line["ours"] is None or 0 <= line["ours"] <= 100
+    noisy = [line for line in report.compare(papers.rows_of("kmixup/table6"), runs) if line["n"]]
+    assert all(0 <= line["ours"] <= 100 for line in noisy)
+
+
+def test_odd_measures_are_no_numbers():
+    good = {**RUN, "dataset": "cifar10", "data": "cifar10", "model": "resnet18", "method": "ERM", "params": {}}
+    rows = papers.rows("kmixup", "table6")
+    (line,) = (line for line in report.compare(rows, [{**good, "measures": {"noise_8": 20.0}}]) if line["n"])
+    assert (line["ours"], line["params"], line["error"]) == (20.0, {"noise_eps": 8}, rows[0]["error"])
+    for odd in (True, -5, 101, float("nan"), "20", None, [20]):
+        assert not any(line["n"] for line in report.compare(rows, [{**good, "measures": {"noise_8": odd}}]))
+
+
+def test_another_set_keeps_what_the_row_does_to_it():
+    cells = papers.rows("infinite", "table1_right")
+    run = {**RUN, "data": "photos(fraction=0.5)", "dataset": "photos (50%)", "model": "resnet34", "method": "ERM"}
+    run |= {"params": {}, "recipe": {"batch_size": 128}}
+    (line,) = (line for line in report.compare(cells, [run], {"CIFAR-100": "photos"}) if line["n"])
+    assert line["params"]["fraction"] == 0.5 and line["measured_on"] == "photos(fraction=0.5)"
+    whole = {**run, "data": "photos", "dataset": "photos"}
+    (line,) = (line for line in report.compare(cells, [whole], {"CIFAR-100": "photos"}) if line["n"])
+    assert line["params"]["fraction"] == 1.0
+    assert not any(line["n"] for line in report.compare(cells, [whole], {"CIFAR-100": "photos (10%)"}))
 
 
 def test_a_hundred_thousand_records_are_compared_in_seconds():

@@ -16,10 +16,10 @@ from mixlab.results.tables import Planned, method_of, plan_row, trainings, with_
 def compare(published: list[dict], runs: list[dict], dataset_as: dict[str, str] | None = None) -> list[dict]:
     """Each published row beside what was measured of it: one line per budget it was measured under, or "not run".
 
-    published: rows from `papers.rows`. runs: from `records.read`. A record answers a row when data set, method and
-    network are those of `tables.plan_row`, whatever its budget; where no plan exists, those printed. A record whose own
-    parameters are not the ones that the row is labelled with (alpha raised with k) may say under "row" which ones it
-    stands for. dataset_as: show runs on another set ({"CIFAR-10": "cifar10-jpeg"}), whose name the line then carries.
+    published: from `papers.rows`. runs: from `records.read`. A record answers a row when data set, method and network are
+    those of `tables.plan_row`, whatever its budget; without a plan, those printed. Where alpha is raised with k, a record
+    may say under "row" which printed parameters it stands for. dataset_as: show runs on another set ({"CIFAR-10":
+    "cifar10-jpeg"}), whose name the line then carries.
     """
     index = _index(runs)
     return [line for row in published for line in _lines(row, index, (dataset_as or {}).get(row["dataset"]))]
@@ -76,7 +76,7 @@ def _measured(plan: Planned | None, row: dict, index: dict, dataset_as: str | No
         content = {k: v for k, v in _within(run, "recipe").items() if k not in ("note", "test_every")}
         if plan and plan.batch_size not in (None, content.get("batch_size")):
             continue
-        if same and isinstance(value, int | float) and 0 <= value <= 100:
+        if same and isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100:
             groups[_set_name(run), run["model"], run["budget"], _device(run), _frozen(content)].append(float(value))
     return groups
 
@@ -101,7 +101,7 @@ def _index(runs: list[dict]) -> dict[tuple, list[dict]]:
     for run in runs:
         label = ("row", _frozen(run["row"])) if "row" in run else ("params", _frozen(run["params"]))
         data = run["data"] if isinstance(run.get("data"), str) else ""
-        keys = [("data", data), ("true", run["dataset"])]
+        keys = [("data", data or None), ("true", run["dataset"])]
         keys += [("name", _plain(run["dataset"]))] if "(" not in run["dataset"] + data else []
         for key in keys:
             index[key, _plain(run["method"]), label].append(run)
@@ -111,7 +111,10 @@ def _index(runs: list[dict]) -> dict[tuple, list[dict]]:
 def _moved(plan: Planned, dataset_as: str) -> Planned:
     """The same plan on another set; a name that is no expression, such as "cifar10-jpeg (10%)", is taken as it is."""
     options = read_data(plan.data)[1]
-    return replace(plan, data=with_options(dataset_as, options) if options else dataset_as)
+    try:
+        return replace(plan, data=with_options(dataset_as, options) if options else dataset_as)
+    except ValueError:
+        return replace(plan, data=f"{dataset_as} {options}")  # a part of a part, which no record is named
 
 
 @cache
@@ -154,8 +157,6 @@ def _same_model(ours: str, wanted: str) -> bool:
 def _plain(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
-
-# --- as text ---------------------------------------------------------------------------------------------------------
 
 HEAD = ("data set", "method", "paper", "ours (mean ± std)", "n", "gap", "gap / s.e.", "budget")
 CSV = ("paper", "table", "dataset", "model", "method", "params", "error", "ours", "std", "n", "gap", "gap_se")

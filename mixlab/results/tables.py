@@ -36,12 +36,10 @@ RECIPES |= {"cifar10": "confusion-cifar10", "cifar100": "confusion-cifar100"}
 RECIPES |= {"random_mixing": "lamix", "puzzlemix": "lamix-puzzlemix"}
 RECIPES |= dict.fromkeys(("default", "regmixup", "cifair_tuned"), "infinite")
 MEDICAL = ("ISIC 2016", "ISIC 2017", "ISIC 2018", "DermoFit")
-NOTES = {  # by data set or protocol
-    "ciFAIR-10": "CIFAR-10's own test set: ciFAIR's replaced images are not here, nor the tuned recipe",
-    "LT-CIFAR-100": "the text names no network: ResNet-34, as elsewhere in the paper",
-    "noise": "the text does not say whether alpha is raised with k: here it is not",
-    "fgsm": "the text does not say whether alpha is raised with k: here it is not",
-}
+# what a reader should know of a row, by its protocol or data set
+NOTES = dict.fromkeys(("noise", "fgsm"), "the text does not say whether alpha is raised with k: here it is not")
+NOTES["ciFAIR-10"] = "CIFAR-10's own test set: ciFAIR's replaced images are not here, nor the tuned recipe"
+NOTES["LT-CIFAR-100"] = "the text names no network: ResNet-34, as elsewhere in the paper"
 DISTANCES = ROOT / "data" / "distances.json"  # {data: {k: mean squared distance of partners}}, as far as measured
 
 
