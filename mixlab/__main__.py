@@ -11,7 +11,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status is 0 when all is well."""
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options)
+        status = options.run(options)
+        sys.stdout.flush()  # here, where a reader that has gone is noticed
+        return status
     except ValueError as problem:
         print(f"mixlab: {problem}", file=sys.stderr)
         return 2
@@ -48,7 +50,7 @@ def _notebooks(options) -> int:
 def _run(options) -> int:
     if options.workers > 1:
         return _share(options.workers)
-    from mixlab.results import records, runs
+    from mixlab.results import records, runs, tables
 
     how = {"precision": options.precision, "compile": options.compile}
     folder = options.folder
@@ -58,7 +60,7 @@ def _run(options) -> int:
         folder = folder or records.folder_of(options.grid)
     elif options.table:
         _refuse_beside(options, "--table", "model", "method")
-        wanted = runs.from_table(options.table, options.recipe or "short30", options.seeds or [0], options.data)
+        wanted = tables.from_table(options.table, options.recipe, options.seeds or [0], options.data, **how)
     elif options.data:
         words = (options.data, options.model or "quick_resnet", options.method or "ERM()", options.recipe or "quick")
         wanted = [runs.make_run(*words, seed, **how) for seed in options.seeds or [0]]
@@ -104,44 +106,41 @@ def _rehearse(options) -> int:
 
 
 def _report(options) -> int:
-    from mixlab.results import papers, records
+    from mixlab.results import papers, records, report
+    from mixlab.training.recipes import recipe
 
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows no ± still gets its numbers
+    if options.commands:
+        print(report.todo(report.compare(papers.rows_of(options.table), [])))
+        return 0
     runs, complaints = records.read()
+    lines = report.compare(papers.rows_of(options.table), runs)
+    shown = lines if options.all else [line for line in lines if line["n"]]
+    if options.csv:
+        print(report.as_csv(shown), end="")
+        return 0
+    failed = [complaint for complaint in complaints if ".json: failed, " in complaint]
     for complaint in complaints:
-        print(f"not used: {complaint}", file=sys.stderr)
+        if complaint not in failed:
+            print(f"not used: {complaint}", file=sys.stderr)
+    print(report.summary(lines, len(runs), [complaint.partition(":")[0] for complaint in failed]) + "\n")
     if options.missing:
-        return _missing(options, runs)
-    for name in [options.table.split("/")[0]] if options.table else papers.names():
-        published = papers.rows(name, *options.table.split("/")[1:] if options.table else ())
-        lines = records.compare(published, runs)
-        print(records.as_markdown(lines if options.all else [line for line in lines if line["n"]] or lines[:0]))
-        print("{}: {} of {} cells measured\n".format(name, *records.count_cells(lines)))
+        recipe(options.recipe or "quick")  # refused here if there is none of that name
+        print(report.todo(lines, options.recipe, _stopwatch(runs)))
+    else:
+        print(report.as_text(shown))
     return 0
 
 
-def _missing(options, done) -> int:
-    """Table by table, the runs that would fill empty cells, about how long they take here, and the command."""
-    from mixlab.results import papers, records, runs
+def _stopwatch(measured: list[dict]):
+    """A call that says about how many seconds a run takes on this device, by the records made on it."""
+    from mixlab.results import records, runs
     from mixlab.training.device import default_device
 
     device = records.circumstances(default_device())["device"]
-    known_tables = [f"{paper}/{table['id']}" for paper in papers.names() for table in papers.tables(paper)]
-    for table in [options.table] if options.table else known_tables:
-        try:
-            wanted = [run for run in runs.from_table(table, options.recipe, [0]) if not run.path().exists()]
-        except ValueError:
-            if options.table:
-                raise
-            continue  # nothing in it that the module can run yet
-        known = [runs.estimate(run, done, device) for run in wanted]
-        seconds = [s for s in known if s is not None]
-        if seconds:
-            told = f"about {len(wanted) * sum(seconds) / len(seconds) / 60:.0f} min"
-        else:
-            told = "time unknown on this device until one has run"
-        print(f"{table:28} {len(wanted):3} runs missing, {options.recipe}: {told}")
-        print(f"    python -m mixlab run --table {table} --recipe {options.recipe}")
-    return 0
+    timed = [r for r in measured if isinstance(r.get("seconds"), int | float) and isinstance(r.get("curve"), list)]
+    return lambda run: runs.estimate(run, timed, device)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -161,9 +160,11 @@ def _parser() -> argparse.ArgumentParser:
     work.set_defaults(run=_work)
     report = commands.add_parser("report", help="published numbers beside measured ones")
     report.add_argument("table", nargs="?", help="paper or paper/table, for instance kmixup/table9a")
-    report.add_argument("--missing", action="store_true", help="what is worth running next, and how long it takes here")
-    report.add_argument("--recipe", default="short30", help="with --missing: the budget to count with")
     report.add_argument("--all", action="store_true", help="also show the cells that nobody has run")
+    report.add_argument("--csv", action="store_true", help="the same lines for a spreadsheet")
+    report.add_argument("--missing", action="store_true", help="runs that would fill empty cells, and their time here")
+    report.add_argument("--recipe", help="with --missing: the budget to count with (each row's own protocol)")
+    report.add_argument("--commands", action="store_true", help="all published tables, and what runs each of them")
     report.set_defaults(run=_report)
     _add_run(commands)
     rehearse = commands.add_parser("rehearse", help="does every method train on this device, and how fast?")
@@ -180,7 +181,7 @@ def _add_run(commands) -> None:
     run.add_argument("--data", help="shapes, cifar10, … or with options: 'cifar10(fraction=0.1, random_labels=0.4)'")
     run.add_argument("--model", help="a network, perhaps with stem_stride=2 in brackets (quick_resnet)")
     run.add_argument("--method", help="an expression such as 'LabelSmoothing(0.1, Mixup(1.0))' (ERM())")
-    run.add_argument("--recipe", help="a budget, or with changes: 'tenth(epochs=200)' (quick; short30 for --table)")
+    run.add_argument("--recipe", help="a budget, or 'tenth(epochs=200)' (quick; for --table each row's own)")
     run.add_argument("--seeds", type=int, nargs="+", help="whole numbers (0)")
     run.add_argument("--table", help="the runs that answer a published table, for instance kmixup/table10")
     run.add_argument("--grid", help="a JSON file with lists data, model, method, recipe, and a number seeds")

@@ -18,7 +18,7 @@ from mixlab.__main__ import main
 from mixlab.places import ROOT
 from mixlab.results import records, runs
 from mixlab.results.expressions import build_method, describe, describe_data, is_folder, load_data
-from mixlab.results.runs import Run, do, from_grid, from_table, load_network, make_run
+from mixlab.results.runs import Run, do, from_grid, load_network, make_run
 from mixlab.training.measures import final_measures
 from mixlab.training.recipes import RECIPES
 
@@ -252,16 +252,6 @@ def test_two_workers_share_a_table_and_one_is_killed_in_the_middle(tmp_path):
     assert worker(0, grid, alone, tmp_path / "other").wait(timeout=120) == 0
     errors = {(r["expression"], r["seed"]): [line["error"] for line in r["curve"]] for r in records.read(alone)[0]}
     assert errors == {(r["expression"], r["seed"]): [line["error"] for line in r["curve"]] for r in done}
-
-
-def test_a_published_table_becomes_runs():
-    table = from_table("kmixup/table10", "short15", seeds=[3, 5])
-    assert {run.model for run in table} == {"preact_resnet18"} and {run.data for run in table} == {"cifar10"}
-    assert {run.method for run in table} >= {"ERM()", "Mixup(alpha=0.05)", "Mixup(alpha=100.0)"}
-    assert len(table) == len(set(table)) and {run.seed for run in table} == {3, 5}
-    assert {run.data for run in from_table("kmixup/table10", "quick", [0], data_as="shapes")} == {"shapes"}
-    with pytest.raises(ValueError, match="table 'kmixup/table4' has no row"):
-        from_table("kmixup/table4", "quick", [0])
 
 
 def grid_file(tmp_path, content):

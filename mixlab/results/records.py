@@ -7,9 +7,7 @@ percent after the last epoch, seconds, device, versions. A file holds one record
 """
 
 import json
-import math
 import platform
-import statistics
 import subprocess
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import torch
 
 from mixlab.data.downloads import atomic_write
 from mixlab.places import ROOT
-from mixlab.results.papers import same_method
+from mixlab.results.report import as_markdown, compare, count_cells  # noqa: F401
 
 FOLDER = ROOT / "data" / "runs"
 NEEDED = ("dataset", "model", "method", "params", "budget", "seed", "error")
@@ -84,107 +82,9 @@ def circumstances(device: str = "cpu") -> dict:
     return {"device": name, "threads": torch.get_num_threads(), "versions": versions, "commit": _commit()}
 
 
-def compare(published: list[dict], runs: list[dict], dataset_as: dict[str, str] | None = None) -> list[dict]:
-    """Each published row beside what was measured of it: one line per budget it was measured under, or "not run".
-
-    published: rows from `papers.rows`. runs: from `read`. A run answers a row when data set, method, parameters and,
-    where the paper names one, the model agree. A run whose own parameters are not those the row is labelled with (alpha
-    raised with k to keep the perturbation) says under "row" which ones it stands for. dataset_as: show runs on another
-    set ({"CIFAR-10": "cifar10-jpeg"}); the line then carries that set's own name.
-    """
-    lines = []
-    for row in published:
-        wanted = (dataset_as or {}).get(row["dataset"], row["dataset"])
-        answers = [run for run in runs if _answers(run, row, wanted)]
-        groups: dict[tuple, list[float]] = {}
-        for run in answers:
-            groups.setdefault((_set_name(run), run["budget"], run.get("device", "?")), []).append(run["error"])
-        for (dataset, budget, device), errors in sorted(groups.items()):
-            where = {"measured_on": dataset, "budget": budget, "device": device}
-            lines.append({**_line(row), **_ours(row, errors), **where})
-        if not groups:
-            lines.append(_line(row))
-    return lines
-
-
-def count_cells(lines: list[dict]) -> tuple[int, int]:
-    """How many printed cells the lines of `compare` are about, measured and in all: one may have several budgets."""
-    cells: dict[tuple, bool] = {}
-    for line in lines:
-        key = (line["table"], line["dataset"], line["model"], line["method"], str(line["params"]))
-        cells[key] = cells.get(key, False) or line["n"] > 0
-    return sum(cells.values()), len(cells)
-
-
-def as_markdown(lines: list[dict]) -> str:
-    """The lines of `compare` as a Markdown table."""
-    head = ("data set", "method", "paper", "ours (mean ± std)", "n", "gap", "gap / s.e.", "budget")
-    body = [[_cell(line, column) for column in head] for line in lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *body])
-
-
-def _line(row: dict) -> dict:
-    kept = {key: row[key] for key in ("paper", "table", "dataset", "model", "method", "params", "error")}
-    return {**kept, "ours": None, "std": None, "n": 0, "gap": None, "gap_se": None, "budget": "not run"}
-
-
-def _ours(row: dict, errors: list[float]) -> dict:
-    n, mean = len(errors), statistics.fmean(errors)
-    std = statistics.stdev(errors) if n > 1 else None
-    gap = None if row["error"] is None else mean - row["error"]
-    spread = math.hypot(0 if std is None else std / math.sqrt(n), _published_standard_error(row))
-    gap_se = gap / spread if gap is not None and std and spread else None
-    return {"ours": mean, "std": std, "n": n, "gap": gap, "gap_se": gap_se}
-
-
-def _published_standard_error(row: dict) -> float:
-    """As far as the paper says: its std over its trials, or the worst standard error of the table, or nothing."""
-    if row["std"] and row["trials"]:
-        return row["std"] / math.sqrt(row["trials"])
-    return row["se_worst"] or 0.0
-
-
-def _answers(run: dict, row: dict, dataset: str) -> bool:
-    method, params = same_method(row)
-    same = _plain(run["dataset"]) == _plain(dataset) and _plain(run["method"]) == _plain(method)
-    return (
-        same
-        and run.get("row", run["params"]) == params
-        and (row["model"] is None or _same_model(run["model"], row["model"]))
-    )
-
-
-def _set_name(run: dict) -> str:
-    """The data set, with its options where it has any: shapes of 16 and of 32 pixels are not one set."""
-    return run["data"] if "(" in (run.get("data") or "") else run["dataset"]
-
-
-def _same_model(ours: str, printed: str) -> bool:
-    """Names agree letter by letter, or ours is a list of hidden widths that the printed description holds."""
-    return _plain(ours) == _plain(printed) or (ours.startswith("fc") and _plain(ours[2:]) in _plain(printed))
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
-
-
 def _expand(record: dict) -> list[dict]:
     shared = {key: value for key, value in record.items() if key != "runs"}
     return [{**shared, **run} for run in record["runs"]] if "runs" in record else [shared]
-
-
-def _cell(line: dict, column: str) -> str:
-    if column == "data set":
-        on = line.get("measured_on")
-        return line["dataset"] + (f" (ours: {on})" if on and _plain(on) != _plain(line["dataset"]) else "")
-    if column == "method":
-        return " ".join([line["method"], *(f"{key}={value}" for key, value in line["params"].items())])
-    if column == "ours (mean ± std)":
-        spread = "" if line["std"] is None else f" ± {line['std']:.2f}"
-        return "" if line["ours"] is None else f"{line['ours']:.2f}{spread}"
-    forms = {"paper": ("error", ".2f"), "gap": ("gap", "+.2f"), "gap / s.e.": ("gap_se", "+.1f")}
-    key, form = forms.get(column, (column, ""))
-    return "" if line[key] is None or (key == "n" and not line[key]) else format(line[key], form)
 
 
 def _cpu_name() -> str:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from mixlab.data.downloads import atomic_write
 from mixlab.places import checkpoints_folder
-from mixlab.results import papers, records
+from mixlab.results import records
 from mixlab.results.expressions import (
     build_method,
     describe,
@@ -28,22 +28,15 @@ from mixlab.results.expressions import (
     describe_model,
     is_folder,
     load_data,
-    methods,
     parameters,
     read_model,
     usual_methods,  # noqa: F401
 )
+from mixlab.results.tables import from_table  # noqa: F401
 from mixlab.training.device import best_precision, check_precision, default_device, find_device
 from mixlab.training.models import build
 from mixlab.training.recipes import recipe
 
-# printed names of data sets and networks, in the words of the module
-DATASETS = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "SVHN": "svhn", "MNIST": "mnist"}
-DATASETS |= {"Fashion-MNIST": "fashion-mnist", "Tiny ImageNet": "tiny-imagenet"}
-DATASETS |= {"Google Speech Commands": "speech-commands"}
-MODELS = {"PreActResNet-18": "preact_resnet18", "ResNet-18": "resnet18", "ResNet-34": "resnet34", "LeNet": "lenet"}
-MODELS |= {"ResNet-50": "resnet50", "DenseNet-121": "densenet_121", "WideResNet-28-10": "wrn_28_10"}
-MODELS |= {"DenseNet-BC-190": "densenet_bc_190_40", "WideResNet-101": "wide_resnet_101"}
 AXES = ("data", "model", "method", "recipe")
 
 
@@ -126,28 +119,6 @@ def _block(block: dict, name: str) -> dict[int, list[Run]]:
     how = (block.get("precision"), block.get("compile", False))
     words = list(product(*(block[axis] for axis in AXES)))
     return {seed: [make_run(*each, seed, *how) for each in words] for seed in seeds}
-
-
-def from_table(table: str, recipe_name: str, seeds: Iterable[int], data_as: str | None = None) -> list[Run]:
-    """The runs that would answer a published table such as "kmixup/table10", as far as the module has their parts.
-
-    data_as: the data set to train on in place of the printed one (a JPEG copy, or shapes for a rehearsal).
-    """
-    found = []
-    for row in papers.rows(*table.split("/")):
-        name, params = papers.same_method(row)
-        if name not in methods() or row["model"] not in MODELS or (data_as is None and row["dataset"] not in DATASETS):
-            continue
-        method = f"{name}({', '.join(f'{k}={v!r}' for k, v in params.items())})"
-        data = data_as or DATASETS[row["dataset"]]
-        try:
-            build_method(method, seed=0)
-        except ValueError:
-            continue  # the row has parameters of another kind, such as a fraction of the data
-        found += [make_run(data, MODELS[row["model"]], method, recipe_name, seed) for seed in seeds]
-    if not found:
-        raise ValueError(f"table {table!r} has no row whose data set, network and method are all in the module")
-    return list(dict.fromkeys(found))
 
 
 def do(

@@ -92,6 +92,24 @@ RECIPES = {
     "infinite": Recipe(
         epochs=200, lr=0.1, milestones=(50, 100, 150), factor=0.2, note="crop and flip are ours: the text is silent"
     ),
+    "kmixup-manifold": Recipe(
+        epochs=1200,
+        lr=0.1,
+        batch_size=100,
+        weight_decay=1e-4,
+        nesterov=True,
+        milestones=(400, 800),
+        note="the text names the settings of manifold mixup, which are these in code that builds on it",
+    ),
+    "lamix-puzzlemix": Recipe(
+        epochs=600,
+        lr=0.2,
+        batch_size=100,
+        weight_decay=1e-4,
+        nesterov=True,
+        milestones=(350, 500),
+        note="the text names 600 epochs and points to released PuzzleMix code, whose command for 600 epochs this is",
+    ),
 }
 
 
