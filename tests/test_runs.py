@@ -17,7 +17,7 @@ from mixlab import ERM, LabelSmoothing, Mixup
 from mixlab.__main__ import main
 from mixlab.places import ROOT
 from mixlab.results import records, runs
-from mixlab.results.expressions import build_method, describe, describe_data, is_folder, load_data
+from mixlab.results.expressions import build_method, describe, describe_data, is_folder, load_data, methods
 from mixlab.results.runs import Run, do, from_grid, load_network, make_run
 from mixlab.training.measures import final_measures
 from mixlab.training.recipes import RECIPES
@@ -346,6 +346,6 @@ def test_ctrl_c_says_where_the_same_command_goes_on(tmp_path):
 
 
 def test_every_method_of_the_module_can_be_named():
-    assert set(runs.methods()) >= {"ERM", "Mixup", "LabelSmoothing"}
+    assert set(methods()) >= {"ERM", "Mixup", "LabelSmoothing"}
     assert describe(LabelSmoothing(0.1)) == "LabelSmoothing(eps=0.1, method=ERM())" and describe(ERM()) == "ERM()"
     assert describe(Mixup(0.5)) == "Mixup(alpha=0.5)"

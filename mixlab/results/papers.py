@@ -7,9 +7,9 @@ rows("kmixup", "table9a")[0]["error"]      the same as an error in percent, or N
 import json
 from functools import cache
 
-from mixlab.places import ROOT
+from mixlab.places import papers_folder
 
-FOLDER = ROOT / "data" / "papers"
+FOLDER = papers_folder()
 
 
 def names() -> list[str]:

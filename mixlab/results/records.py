@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from mixlab.data.downloads import atomic_write
-from mixlab.places import ROOT
+from mixlab.places import ROOT, runs_folder
 from mixlab.results.report import as_markdown, compare, count_cells  # noqa: F401
 
-FOLDER = ROOT / "data" / "runs"
+FOLDER = runs_folder()
 NEEDED = ("dataset", "model", "method", "params", "budget", "seed", "error")
 
 
