@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mixlab import ERM, LabelSmoothing, Method, Mixup, Weights, one_hot, soft_cross_entropy
+from mixlab import ERM, LabelSmoothing, Method, Mixup, one_hot, soft_cross_entropy
 from mixlab.method import Around, check_method
 
 
@@ -97,16 +97,6 @@ def test_called_like_a_transform_it_returns_mixed_inputs_and_labels():
         assert torch.equal(mixed, plan.mix(x)) and torch.equal(y, plan.mix_labels(one_hot(labels, 3)))
     with pytest.raises(ValueError, match="num_classes"):
         Mixup(1.0)(x, labels)
-
-
-def test_a_whole_matrix_works_as_a_plan():
-    class Average(Method):
-        def draw(self, x, labels):
-            return Weights(torch.full((len(x), len(x)), 1 / len(x)))
-
-    x, labels = batch(6)
-    assert torch.allclose(Average().targets(Average().draw(x, labels), labels, 3), torch.full((6, 3), 1 / 3))
-    assert Average().loss(nn.Linear(4, 3), x, labels).isfinite()
 
 
 def test_soft_cross_entropy_is_its_formula():

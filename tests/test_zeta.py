@@ -1,6 +1,5 @@
 """zeta-mixup: the p-series, who gets which rank, the threshold, and the same arithmetic by a slow loop."""
 
-import io
 import math
 from fractions import Fraction
 from itertools import permutations
@@ -11,9 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import zeta
-from torch import nn
 
-from mixlab import Pairs, ZetaMixup, one_hot
+from mixlab import Pairs, ZetaMixup
 from mixlab.results import runs
 from mixlab.zeta import gamma_threshold, p_series, weights, weights_from_order
 
@@ -23,10 +21,6 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 def batch(n=8, classes=3):
     generator = torch.Generator().manual_seed(n)
     return torch.randn(n, 4, generator=generator), torch.arange(n) % classes
-
-
-def matrices(method, count=4, n=6):
-    return [method.draw(*batch(n)).matrix() for _ in range(count)]
 
 
 def slow_weights(order, gamma, n_mixed):
@@ -103,9 +97,7 @@ def test_two_samples_are_mixup_at_a_fixed_lam(gamma):
 
 def test_gamma_at_its_ends():
     x, labels = batch(7)
-    assert torch.equal(ZetaMixup(200.0, rng=0).draw(x, labels).mix(x), x), (
-        "the far weights underflow to zero: no mixing"
-    )
+    assert torch.equal(ZetaMixup(200.0, rng=0).draw(x, labels).mix(x), x)  # the far weights underflow to zero
     assert torch.allclose(ZetaMixup(0, rng=0).draw(x, labels).mix(x), x.mean(0).expand(7, 4), atol=1e-6)
     assert torch.equal(ZetaMixup(1.0, n_mixed=1, rng=0).draw(x, labels).matrix(), torch.eye(7).double())
 
@@ -115,41 +107,13 @@ def test_n_mixed_counts_the_samples_in_a_row(n_mixed):
     matrix = ZetaMixup(2.0, n_mixed=n_mixed, rng=0).draw(*batch(6)).matrix()
     m = min(n_mixed, 6)
     assert ((matrix > 0).sum(1) == m).all()
-    assert torch.allclose(matrix[0].sort(descending=True).values[:m], torch.from_numpy(p_series(m, 2.0)), rtol=1e-6)
-
-
-def test_one_plan_moves_inputs_and_labels():
-    x, labels = batch(8)
-    plan, y = ZetaMixup(1.8, rng=0).draw(x, labels), one_hot(labels, 3)
-    assert torch.allclose(plan.mix(x).double(), plan.matrix() @ x.double(), atol=1e-6)
-    assert torch.allclose(plan.mix_labels(y).double(), plan.matrix() @ y.double(), atol=1e-6)
-    assert torch.allclose(plan.mix_labels(y).sum(1), torch.ones(8))
-    assert (plan.mix_labels(y).argmax(1) == labels).all(), "above the threshold the own class always leads"
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_any_type_and_layout(dtype, layout):
-    x = torch.randn(6, 3, 4, 5, generator=torch.Generator().manual_seed(0)).to(dtype).to(memory_format=layout)
-    before, plan = x.clone(), ZetaMixup(2.0, rng=0).draw(x, torch.arange(6))
-    mixed, exact = plan.mix(x), torch.einsum("ij,jchw->ichw", plan.matrix(), x.double())
-    assert mixed.dtype == dtype and mixed.is_contiguous(memory_format=layout) and torch.equal(x, before)
-    rounding = torch.finfo(dtype).eps * exact.abs() + 1e-6 * (dtype != torch.float64)  # of the result, once
-    assert ((mixed.double() - exact).abs() <= rounding + 1e-15).all()
+    assert torch.allclose(matrix.sort(descending=True).values[:, :m], torch.from_numpy(p_series(m, 2.0)), rtol=1e-6)
 
 
 def test_far_ranks_keep_their_weight_where_fp16_would_lose_it():
     x = torch.zeros(1024, 1, dtype=torch.float16)
     matrix = ZetaMixup(2.8, rng=0).draw(x, torch.zeros(1024)).matrix()
     assert matrix.min() > 0 and (matrix.half() == 0).sum(1).min() > 100
-
-
-def test_autocast_does_not_narrow_the_product():
-    x, labels = batch(8)
-    plan, y = ZetaMixup(1.0, rng=0).draw(x, labels), one_hot(labels, 3)
-    expected = plan.mix(x), plan.mix_labels(y)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(plan.mix(x), expected[0]) and torch.equal(plan.mix_labels(y), expected[1])
 
 
 @pytest.mark.parametrize("device", [*DEVICES, "meta"])
@@ -165,33 +129,14 @@ def test_draws_do_not_depend_on_device_or_dtype(device, dtype):
         assert torch.allclose(row_sums, torch.ones(8).double(), rtol=0, atol=1e-14 if dtype == torch.float64 else 1e-6)
 
 
-def test_same_seed_same_plans_and_the_state_travels():
-    assert all(map(torch.equal, matrices(ZetaMixup(1.0, rng=3)), matrices(ZetaMixup(1.0, rng=3))))
-    assert not all(map(torch.equal, matrices(ZetaMixup(1.0, rng=3)), matrices(ZetaMixup(1.0, rng=4))))
-    method, file = ZetaMixup(1.0, rng=0), io.BytesIO()
-    matrices(method)
-    torch.save(method.state_dict(), file)
-    file.seek(0)
-    other = ZetaMixup(1.0, rng=9)
-    other.load_state_dict(torch.load(file, weights_only=True))
-    assert all(map(torch.equal, matrices(method), matrices(other)))
-
-
-@pytest.mark.parametrize("n", [1, 2, 7])
-def test_any_batch_size_and_the_loss_flows_back(n):
-    x, labels = batch(n)
-    net = nn.Linear(4, 3)
-    ZetaMixup(2.8, rng=0).loss(net, x, labels).backward()
-    assert net.weight.grad.isfinite().all() and net.weight.grad.abs().sum() > 0
-    if n == 1:
-        assert torch.equal(ZetaMixup(2.8, rng=0).draw(x, labels).matrix(), torch.ones(1, 1).double())
-
-
 @pytest.mark.parametrize("expression", ["ZetaMixup(gamma=2.8)", "ZetaMixup(gamma=1.0, n_mixed=4)"])
 def test_the_command_line_understands_it(expression):
     method = runs.build_method(expression, seed=0)
     assert runs.describe(method) == expression == repr(method)
-    assert torch.equal(matrices(method)[0], matrices(runs.build_method(expression, seed=0))[0])
+    plans = [made.draw(*batch()) for made in (method, runs.build_method(expression, seed=0))]
+    assert torch.equal(plans[0].matrix(), plans[1].matrix()) and not torch.equal(
+        plans[0].matrix(), method.draw(*batch()).matrix()
+    )
 
 
 @pytest.mark.parametrize(
