@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mixlab import PuzzleMix, one_hot
+from mixlab.graphcut import minimum_cut
 from mixlab.puzzlemix import Puzzle, energy_terms, puzzle_mask, saliency, transport
 from mixlab.training.models import build
 
@@ -64,6 +65,18 @@ def test_no_mask_has_less_energy(labels, count, beta, eta, lam):
     for i in range(4):
         every = puzzle_energy(masks, *(m[i].expand(len(masks), -1, -1) for m in (own, partner)), lam, **settings)
         assert found[i] <= every.min() + 1e-6 * every.min().abs()
+
+
+def test_the_cut_itself_on_costs_drawn_at_random():
+    """Costs as uneven as energies never are, on 2 x 3 blocks, against all labels there are."""
+    every = np.array(list(product(range(3), repeat=6))).reshape(-1, 2, 3)
+    for unary in np.random.default_rng(0).random((9, 2, 3, 3)) - 0.5:
+
+        def energy(labels, unary=unary):
+            steps = sum((np.diff(labels, axis=side) ** 2).sum((1, 2)) for side in (1, 2))
+            return np.take_along_axis(unary[None], labels[..., None], 3).sum((1, 2, 3)) + 0.02 * steps
+
+        assert energy(minimum_cut(unary[None], 0.02))[0] == pytest.approx(energy(every).min(), rel=1e-6)
 
 
 def test_images_of_one_batch_do_not_touch_each_other():

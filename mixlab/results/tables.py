@@ -40,9 +40,7 @@ MEDICAL = ("ISIC 2016", "ISIC 2017", "ISIC 2018", "DermoFit")
 NOTES = dict.fromkeys(("noise", "fgsm"), "the text does not say whether alpha is raised with k: here it is not")
 NOTES["ciFAIR-10"] = "CIFAR-10's own test set: ciFAIR's replaced images are not here, nor the tuned recipe"
 NOTES["LT-CIFAR-100"] = "the text names no network: ResNet-34, as elsewhere in the paper"
-DISTANCES = (
-    runs_folder().parent / "distances.json"
-)  # {data: {k: mean squared distance of partners}}, as far as measured
+DISTANCES = runs_folder().parent / "distances.json"  # {data: {k: mean squared distance of partners}}
 
 
 @dataclass(frozen=True)
