@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,18 +193,13 @@ def test_of_two_who_load_at_once_one_decodes(tmp_path, monkeypatch):
     make_split(tmp_path / "photos")
     calls, decode, both = [], folders.decode, threading.Barrier(2)
     monkeypatch.setattr(folders, "decode", lambda *a: calls.append(a) or decode(*a))
-    found = []
 
-    def work():
+    def work(_):
         both.wait()
-        found.append(load(tmp_path / "photos", root=tmp_path))
+        return load(tmp_path / "photos", root=tmp_path).key
 
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(calls) == 1 and found[0].key == found[1].key
+    with ThreadPoolExecutor(2) as pool:
+        assert len(set(pool.map(work, range(2)))) == len(calls) == 1
 
 
 def test_two_who_cannot_lock_do_no_harm(tmp_path, monkeypatch):

@@ -8,9 +8,9 @@ import os
 import stat
 import sys
 import tarfile
-import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -202,11 +202,8 @@ def test_one_at_a_time_prepares_a_folder(tmp_path):
             time.sleep(0.05)
             log.append(who)
 
-    threads = [threading.Thread(target=work, args=(who,)) for who in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, range(3)))
     assert log[::2] == log[1::2] and sorted(log[::2]) == [0, 1, 2]
 
 
