@@ -1,6 +1,6 @@
 # make notebooks   the course: every notebook in order at quick scale; pages under build/html
 # make test        every check: style, unit tests, every notebook
-# make lab         JupyterLab, opened at 00_start_here
+# make lab         JupyterLab in work/, your own copies of the lessons
 # make save        as make notebooks, and stores the outputs in notebooks/ (before you commit one)
 # Each makes the environment first if it is not there: .venv here, or the conda/uv/venv environment that is active.
 
@@ -9,10 +9,9 @@ ENV := $(VIRTUAL_ENV)
 else ifneq ($(filter-out base,$(CONDA_DEFAULT_ENV)),)
 ENV := $(CONDA_PREFIX)
 else
-ENV := .venv
+ENV := $(CURDIR)/.venv
 endif
-PY := $(ENV)/bin/python
-STAMP := $(ENV)/.mixlab-installed
+PY := "$(ENV)/bin/python"
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 # Threads that wait for each other in a busy loop are slow when something else runs: the sweep of two networks took 29 s
@@ -20,42 +19,46 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export GOMP_SPINCOUNT ?= 1000
 
 default: help
-.PHONY: default notebooks test lab save style unit course help
+.PHONY: default notebooks test lab save style unit course help environment
 help:
 	@sed -n '1,5s/^# //p' Makefile
 
-notebooks: $(STAMP)
+notebooks: environment
 	$(PY) -m mixlab notebooks
 
-save: $(STAMP)
+save: environment
 	$(PY) -m mixlab notebooks --save
 
-lab: $(STAMP)
-	cd notebooks && $(abspath $(PY)) -m jupyterlab 00_start_here.ipynb
+lab: environment
+	@$(PY) -c "from mixlab.course import work; work.copy('work')"
+	cd work && $(PY) -m jupyterlab 00_start_here.ipynb
 
-test: $(STAMP)
+test: environment
 	@start=$$(date +%s); $(MAKE) --no-print-directory style || exit 1; styled=$$(date +%s); \
 	$(MAKE) --no-print-directory unit || exit 1; united=$$(date +%s); \
 	$(MAKE) --no-print-directory course || exit 1; ended=$$(date +%s); \
 	echo "where the time went: style $$((styled - start)) s, unit tests $$((united - styled)) s, notebooks $$((ended - united)) s"
 
-style: $(STAMP)
+style: environment
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-unit: $(STAMP)
+# All of them; while you work, `python -m pytest -m "not slow"` leaves the slow ones out.
+unit: environment
 	$(PY) -m pytest tests --durations=10 -q
 
-course: $(STAMP)
+course: environment
 	$(PY) -m pytest --nbmake --nbmake-timeout=600 -W default notebooks --durations=0 -q
 
-# Installed once: again only when pyproject.toml changes. uv environments come without pip, so uv installs there.
-$(STAMP): pyproject.toml
-	@if [ "$(ENV)" = .venv ]; then \
-	  for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+# Installs once, and again only when pyproject.toml or the environment changes; build/environment notes which it was.
+# uv environments come without pip, so uv installs there.
+environment:
+	@if [ -x $(PY) ] && [ "$$(cat build/environment 2>/dev/null)" = "$(ENV)" ] && [ ! pyproject.toml -nt build/environment ]; \
+	then exit 0; fi; \
+	if [ "$(ENV)" = "$(CURDIR)/.venv" ] && [ ! -x $(PY) ]; then \
+	  for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
 	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; done; \
 	  [ -n "$$found" ] || { echo "mixlab needs Python 3.11 or newer: none found. Say which with make PYTHON=/path/to/python3.12"; exit 1; }; \
-	  $$found -m venv .venv; fi
-	@if $(PY) -m pip --version >/dev/null 2>&1; then $(PY) -m pip install -q -e '.[jupyter,test]'; \
-	  else uv pip install -q --python $(PY) -e '.[jupyter,test]'; fi
-	@touch $@
+	  $$found -m venv .venv; fi; \
+	if $(PY) -m pip --version >/dev/null 2>&1; then $(PY) -m pip install -q -e '.[jupyter,test]'; \
+	else uv pip install -q --python $(PY) -e '.[jupyter,test]'; fi && mkdir -p build && echo "$(ENV)" > build/environment

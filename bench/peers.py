@@ -57,7 +57,9 @@ def move_by_products(plan, x: torch.Tensor) -> torch.Tensor:
     n, count = plan.mask.shape[:2]
     size = x.shape[2] // count
     blocks = F.unfold(x, size, stride=size)  # (n, pixels of a block, blocks)
-    own, other = (F.one_hot(source, count**2).float().transpose(1, 2) for source in plan.sources)
+    own, other = (
+        F.one_hot(source, count**2).float().transpose(1, 2) for source in (plan.own_source, plan.partner_source)
+    )
     mask = plan.mask.view(n, 1, -1)
     mixed = mask * (blocks @ own) + (1 - mask) * (blocks[plan.partner] @ other)
     return F.fold(mixed, x.shape[2:], size, stride=size)
@@ -108,3 +110,43 @@ def loader(x: torch.Tensor, batch: int, mean, std):
             return flow(Image.fromarray(pixels[index])), 0
 
     return torch.utils.data.DataLoader(Images(), batch, shuffle=True, num_workers=2, persistent_workers=True)
+
+
+def written_by_hand(data, net, batch: int) -> Callable:
+    """An epoch of the loop that most people write: DataLoader with two workers, torchvision v2, float32."""
+    from PIL import Image
+    from torchvision.transforms import v2
+
+    flow = [
+        v2.RandomCrop(32, padding=4),
+        v2.RandomHorizontalFlip(),
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+    ]
+    flow = v2.Compose([*flow, v2.Normalize(data.mean.tolist(), data.std.tolist())])
+    mixup = v2.MixUp(alpha=1.0, num_classes=len(data.classes))
+    pixels, labels = data.train_x.permute(0, 2, 3, 1).numpy(), data.train_y.tolist()
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(pixels)
+
+        def __getitem__(self, index):
+            return flow(Image.fromarray(pixels[index])), labels[index]
+
+    def collate(samples):
+        return mixup(*torch.utils.data.default_collate(samples))
+
+    how = {"shuffle": True, "num_workers": 2, "persistent_workers": True, "collate_fn": collate}
+    loader = torch.utils.data.DataLoader(Images(), batch, **how)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+    def epoch():
+        net.train()
+        for x, y in loader:
+            loss = torch.nn.functional.cross_entropy(net(x), y)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+    return epoch

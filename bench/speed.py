@@ -53,7 +53,7 @@ def cutmix(batch: int = 128, rounds: int = 60) -> None:
     """CutMix of a batch of 32 x 32 images and its labels: one box for the batch, and a box for every image."""
     from torchvision.transforms import v2
 
-    from mixlab.companions import CutMix
+    from mixlab.cutmix import CutMix
 
     x, labels = torch.rand(batch, 3, 32, 32), torch.arange(batch) % 10
     theirs = v2.CutMix(alpha=1.0, num_classes=10)
@@ -112,7 +112,7 @@ def steps(batch: int = 128, rounds: int = 15) -> None:
     variants = {}
     for expression in runs.usual_methods():
         net, method = build("quick_resnet", 10, seed=0), runs.build_method(expression, seed=0)
-        method.prepare(net, labels)
+        method.prepare(net, labels.repeat(1000))  # a long epoch: nothing ends it here
         optimiser = torch.optim.SGD([*net.parameters(), *method.parameters()], lr=0.01, momentum=0.9)
         variants[expression] = _step(net, method, optimiser, x, labels)
     times = in_turn(variants, rounds)
@@ -120,6 +120,66 @@ def steps(batch: int = 128, rounds: int = 15) -> None:
     for expression, seconds in times.items():
         speed = batch / statistics.median(seconds)
         print(f"{expression:50}{speed:8,.0f} images/s   / ERM {_ratio(seconds, times['ERM()']):.3f}")
+
+
+def training(images: int = 5120, batch: int = 128, rounds: int = 3) -> None:
+    """Whole epochs of 32 x 32 pictures with crop, flip and mixup: the loop that people write, and ours.
+
+    A step of the network alone, one thread: float32 and channels first, as PyTorch comes, beside what the loop does.
+    """
+    from mixlab.data import load
+    from mixlab.mixup import Mixup
+    from mixlab.training.device import best_precision
+    from mixlab.training.loop import Training
+    from mixlab.training.models import build
+    from mixlab.training.recipes import Recipe
+
+    data, precision = load("shapes", n_train=images, n_test=100), best_precision()
+    recipe = Recipe(10**6, 0.01, batch, test_every=10**6)
+    for name in ("quick_resnet", "laptop_resnet"):
+        ours = Training(data, build(name, 10, seed=0), Mixup(1.0, rng=0), recipe)
+        theirs = peers.written_by_hand(data, build(name, 10, seed=0), batch)
+        times = in_turn({"mixlab": ours.epoch, "DataLoader, v2.MixUp": theirs}, rounds, warm=1)
+        print(f"\n{name}, {images:,} images an epoch, {torch.get_num_threads()} threads, {precision}, {rounds} rounds")
+        for variant, seconds in times.items():
+            ratio = _ratio(times["DataLoader, v2.MixUp"], seconds)
+            print(f"{variant:36}{images / statistics.median(seconds):8,.0f} images/s   {ratio:.2f} times")
+        _one_thread(name, data, batch, precision, 4 * rounds)
+
+
+def _one_thread(name: str, data, batch: int, precision: str, rounds: int) -> None:
+    """A step of ERM on one thread: the layout and the type are all that differs."""
+    threads, variants = torch.get_num_threads(), {}
+    torch.set_num_threads(1)
+    x, labels = data.train_x[:batch].float() / 255, data.train_y[:batch]
+    kinds = {"float32, channels first": (torch.contiguous_format, "float32")}
+    kinds |= {"float32, channels_last": (torch.channels_last, "float32")}
+    kinds |= {f"{precision}, channels_last": (torch.channels_last, precision)}
+    for kind, (layout, type_) in kinds.items():
+        variants[f"one thread, {kind}"] = _plain_step(name, x, labels, layout, type_)
+    times = in_turn(variants, rounds)
+    torch.set_num_threads(threads)
+    for kind, seconds in times.items():
+        ratio = _ratio(times["one thread, float32, channels first"], seconds)
+        print(f"{kind:36}{batch / statistics.median(seconds):8,.0f} images/s   {ratio:.2f} times")
+
+
+def _plain_step(name: str, x, labels, layout, precision: str) -> Callable:
+    from mixlab.training.device import DTYPES, autocast
+    from mixlab.training.models import build
+
+    net = build(name, 10, seed=0).to(memory_format=layout)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    x = x.to(memory_format=layout, dtype=DTYPES[precision])
+
+    def call():
+        with autocast(x.device, precision):
+            loss = torch.nn.functional.cross_entropy(net(x), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return call
 
 
 def matching(batches=(128, 512), ks=(2, 4, 16, 32), rounds: int = 15) -> None:
@@ -222,7 +282,7 @@ def infinite(batch: int = 128, rounds: int = 60) -> None:
 
 
 def _heads(rng: np.random.Generator, batch: int, classes: int) -> dict[str, Callable]:
-    from mixlab.infinite import contrast, infinite_class_loss, pair_scores
+    from mixlab.infinite import infinite_class_loss
 
     scores = torch.from_numpy(rng.normal(size=(batch, classes))).float().requires_grad_()
     labels = torch.from_numpy(rng.integers(classes, size=batch))
@@ -231,10 +291,18 @@ def _heads(rng: np.random.Generator, batch: int, classes: int) -> dict[str, Call
     def y():
         return plan.mix_labels(one_hot(labels, classes))
 
+    def gathered():
+        by_class = scores.T.contiguous()  # rows are gathered faster than columns
+        return by_class[labels[plan.partner]].lerp(by_class[labels], plan.lam[:, None]).T
+
+    def both_axes(s):
+        own = torch.arange(batch)
+        return torch.nn.functional.cross_entropy(s, own) + torch.nn.functional.cross_entropy(s.T, own)
+
     return {
-        "scores, gathered": lambda: pair_scores(scores, labels, plan),
+        "scores, gathered": gathered,
         "scores, product": lambda: scores @ y().T,
-        "loss, gathered": lambda: contrast(pair_scores(scores, labels, plan)).backward(),
+        "loss, gathered": lambda: both_axes(gathered()).backward(),
         "loss, product": lambda: infinite_class_loss(scores, y()).backward(),
     }
 
@@ -315,4 +383,5 @@ PARTS = {
     "sweep": sweep,
     "pipeline": pipeline,
     "steps": steps,
+    "training": training,
 }

@@ -1,47 +1,48 @@
 """mixlab: a course on mixup that you can run. Start with notebooks/00_start_here.ipynb.
 
-What needs matplotlib, scipy, torchvision or Jupyter is imported by name (`from mixlab import plotting`), so that
-`import mixlab` costs little more than `import torch`.
+Names are imported when they are first used, so that `mixlab doctor` can say what is missing where PyTorch is. What lies
+in the rooms is imported from there: `from mixlab.data import load`, `from mixlab.course import pictures`.
 """
 
-__version__ = "0.1.0"
+from importlib import import_module
 
-from mixlab.companions import CutMix, ManifoldMixup, RegMixup, Remix
-from mixlab.confusion import ConfusionMixup
-from mixlab.course.scales import scale
-from mixlab.infinite import InfiniteClass, infinite_class_loss
-from mixlab.kmixup import KMixup
-from mixlab.lamix import LaMix, lamix_loss
-from mixlab.method import Method, draw_lambda, soft_cross_entropy
-from mixlab.mixup import ERM, Mixup
-from mixlab.plans import Pairs, Split, Weights, one_hot, soft_labels
-from mixlab.puzzlemix import PuzzleMix
-from mixlab.smoothing import LabelSmoothing
-from mixlab.zeta import ZetaMixup
+__version__ = "0.2.0"
 
-__all__ = [
-    "ERM",
-    "ConfusionMixup",
-    "CutMix",
-    "InfiniteClass",
-    "KMixup",
-    "LaMix",
-    "LabelSmoothing",
-    "ManifoldMixup",
-    "Method",
-    "Mixup",
-    "Pairs",
-    "PuzzleMix",
-    "RegMixup",
-    "Remix",
-    "Split",
-    "Weights",
-    "ZetaMixup",
-    "draw_lambda",
-    "infinite_class_loss",
-    "lamix_loss",
-    "one_hot",
-    "scale",
-    "soft_cross_entropy",
-    "soft_labels",
-]
+_HOME = {
+    "ERM": "mixup",
+    "ConfusionMixup": "confusion",
+    "CutMix": "cutmix",
+    "InfiniteClass": "infinite",
+    "KMixup": "kmixup",
+    "LaMix": "lamix",
+    "LabelSmoothing": "smoothing",
+    "ManifoldMixup": "manifold",
+    "Method": "method",
+    "Mixup": "mixup",
+    "Pairs": "plans",
+    "PuzzleMix": "puzzlemix",
+    "RegMixup": "regmixup",
+    "Remix": "remix",
+    "Split": "plans",
+    "Weights": "plans",
+    "ZetaMixup": "zeta",
+    "draw_lambda": "method",
+    "infinite_class_loss": "infinite",
+    "lamix_loss": "lamix",
+    "one_hot": "plans",
+    "scale": "course.scales",
+    "soft_cross_entropy": "method",
+    "soft_labels": "plans",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'mixlab' has no attribute {name!r}")
+    globals()[name] = getattr(import_module(f"mixlab.{_HOME[name]}"), name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

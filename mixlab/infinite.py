@@ -10,15 +10,16 @@ and image i belongs to classifier i: cross-entropy with the target i over the ro
 among n, the class axis) and over its columns (classifier i picks its image among n, the pair axis).
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixlab.checks import check_choice, check_soft_labels
 from mixlab.method import Around, Method, check_method
 from mixlab.mixup import Mixup
-from mixlab.plans import Pairs, no_autocast, wide
+from mixlab.plans import no_autocast, wide
 
 AXES = ("class", "pair", "both")
 
@@ -35,26 +36,15 @@ class InfiniteClass(Around):
     Spreading the target over equal ones is no remedy: their scores are equal too, so neither loss nor gradient changes.
     """
 
-    defaults: ClassVar[dict] = {"method": Mixup(1.0, per_sample=True)}
+    defaults: ClassVar[dict[str, Any]] = {"method": Mixup(1.0, per_sample=True)}
 
-    def __init__(self, method: Method, axes: str = "both", rng=None):
+    def __init__(self, method: Method, axes: str = "both", rng: Any = None):
         super().__init__(method, rng)
-        check_method("method", method, "put it outside", own_loss=False, cross_entropy=True)
-        self.axes, self.cross_entropy = _check_axes(axes), False
+        check_method("method", method, "put it around InfiniteClass instead", own_loss=False, cross_entropy=True)
+        self.axes, self.cross_entropy = check_choice("axes", axes, AXES), False
 
     def score(self, logits, plan, labels):
-        pairs = getattr(plan, "label_plan", plan)
-        if self._targets_are_pairs() and type(pairs) is Pairs and labels.dim() == 1:
-            return contrast(pair_scores(logits, labels, pairs), self.axes)
-        y = self.targets(plan, labels, logits.shape[1])
-        return infinite_class_loss(logits, y, self.axes)
-
-    def _targets_are_pairs(self) -> bool:
-        """Are the targets those of the plan and nothing more?"""
-        method = self.method
-        while isinstance(method, Around) and type(method).targets is Around.targets:
-            method = method.method
-        return type(method).targets is Method.targets
+        return infinite_class_loss(logits, self.targets(plan, labels, logits.shape[1]), self.axes)
 
     def extra_repr(self) -> str:
         return f"axes={self.axes!r}"
@@ -70,34 +60,10 @@ def infinite_class_loss(scores: Tensor, y: Tensor, axes: str = "both") -> Tensor
     """
     if scores.shape != y.shape or scores.dim() != 2:
         raise ValueError(f"scores {tuple(scores.shape)} and y {tuple(y.shape)} must have the same shape (n, c)")
+    check_soft_labels(y, len(scores))
     with no_autocast(scores.device):  # a product in bfloat16 would move the loss by a thousandth
         s = wide(scores)
         s = s @ y.to(s.dtype).T
-    return contrast(s, axes)
-
-
-def pair_scores(scores: Tensor, labels: Tensor, pairs: Pairs) -> Tensor:
-    """S~ (n, n) for y = the labels' mix under `pairs`: two columns of the scores (n, c) and a lerp in place of S Y^T.
-
-    S~_ij = lam_j S_i,label(j) + (1 - lam_j) S_i,label(partner(j)).
-    """
-    if labels.is_cpu and not 0 <= labels.min() <= labels.max() < scores.shape[1]:
-        raise ValueError(f"labels must lie in 0..{scores.shape[1] - 1}, found {labels.min()} to {labels.max()}")
-    labels = labels.long()
-    by_class = wide(scores).T.contiguous()  # rows are gathered faster than columns
-    own, partner = by_class.index_select(0, labels), by_class.index_select(0, labels.index_select(0, pairs.partner))
-    lam = pairs.lam if isinstance(pairs.lam, float) else pairs.lam.to(own.dtype)[:, None]
-    return partner.lerp(own, lam).T
-
-
-def contrast(s: Tensor, axes: str = "both") -> Tensor:
-    """Cross-entropy of s (n, n) over its rows, its columns or both: row i belongs to column i."""
-    target = torch.arange(len(s), device=s.device)
-    sides = {"class": [s], "pair": [s.T], "both": [s, s.T]}[_check_axes(axes)]
-    return sum(F.cross_entropy(side, target) for side in sides)
-
-
-def _check_axes(axes: str) -> str:
-    if axes not in AXES:
-        raise ValueError(f"axes must be one of {', '.join(AXES)}, not {axes!r}")
-    return axes
+    own = torch.arange(len(s), device=s.device)
+    sides = {"class": [s], "pair": [s.T], "both": [s, s.T]}[check_choice("axes", axes, AXES)]
+    return sum(F.cross_entropy(side, own) for side in sides)

@@ -14,13 +14,14 @@ p is close to uniform and the method close to label smoothing.
 """
 
 import json
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixlab.method import Method, check_batch, check_method, draw_lambda
+from mixlab.checks import check_batch, check_number, check_rows
+from mixlab.method import Method, check_method, draw_lambda
 from mixlab.mixup import Mixup
 from mixlab.plans import Pairs, Split, no_autocast, soft_labels, wide
 from mixlab.puzzlemix import PuzzleMix
@@ -35,13 +36,11 @@ class LaMix(Method):
     nothing to learn, 0 nothing to go by. detach_target: no gradient through the target, so that the soft head stays as
     it was drawn (equation 11 is its only way to learn). originals=False leaves the clean batches out.
 
-    The soft head is made to the size of the network by `prepare(model)`, before the optimiser is made; it has a bias if
-    the network's head has one. The network needs `embed(x)` and `head`, as those of mixlab have. Tests use the
-    network alone.
+    `prepare(model)` draws the soft head at the size of the network's head, before the optimiser is made; with a bias if
+    that has one. The head is `model.head`, or else the last nn.Linear of the model. Tests use the network alone.
     """
 
-    defaults: ClassVar[dict] = {"beta": 0.5}
-
+    defaults: ClassVar[dict[str, Any]] = {"beta": 0.5}
     own_loss = True
 
     def __init__(
@@ -50,16 +49,15 @@ class LaMix(Method):
         mixing: Method | None = None,
         detach_target: bool = False,
         originals: bool = True,
-        rng=None,
+        rng: Any = None,
     ):
         super().__init__(rng)
         self.beta, self.detach_target, self.originals = _check_beta(beta), detach_target, originals
         self.mixing = Mixup(1.0, per_sample=True) if mixing is None else mixing
+        hint, asks = "LaMix does the rest itself", isinstance(mixing, PuzzleMix)
         check_method(
-            "mixing", self.mixing, "LaMix does that itself", own_loss=False, cross_entropy=True, mixes_inputs=True
+            "mixing", self.mixing, hint, mixes_inputs=True, own_loss=False, cross_entropy=True, asks_model=asks
         )
-        if not isinstance(self.mixing, PuzzleMix):
-            check_method("mixing", self.mixing, asks_model=False)
         self.soft_head: nn.Linear | None = None
         self.steps = 0
 
@@ -79,7 +77,7 @@ class LaMix(Method):
         plan = self.mixing.draw(x, labels)
         if not isinstance(plan, Pairs | Split):
             raise ValueError(f"mixing {type(self.mixing).__name__} gives no pairs: LaMix averages two images")
-        return Split(Pairs(plan.partner, 0.5), plan)
+        return Split(Pairs(plan.partner, 0.5), plan.label_plan if isinstance(plan, Split) else plan)
 
     def draw_with_model(self, model, x, labels):
         if not isinstance(self.mixing, PuzzleMix):
@@ -90,16 +88,15 @@ class LaMix(Method):
 
     def loss(self, model, x, labels):
         check_batch(x, labels)
-        head = _head(model)
+        head, clean = _head(model), self.originals and self.steps % 2 == 0
         if self.soft_head is None or self.soft_head.weight.shape != head.weight.shape:
             raise ValueError("method LaMix has no soft head for this model: call prepare(model) before the optimiser")
-        clean = self.originals and self.steps % 2 == 0
         self.steps += 1
-        if clean:
-            r, local = model.embed(x), soft_labels(labels, head.out_features)
-        else:
-            plan = self.draw_with_model(model, x, labels)
-            r, local = model.embed(plan.mix(x)), self.mixing.targets(plan, labels, head.out_features)
+        plan = None if clean else self.draw_with_model(model, x, labels)
+        r, logits = _features(model, head, x if clean else plan.mix(x))
+        self.mixing.observe(logits, plan, labels)
+        classes = head.out_features
+        local = soft_labels(labels, classes) if clean else self.mixing.targets(plan, labels, classes)
         heads = {"bias": head.bias, "soft_bias": self.soft_head.bias}
         return lamix_loss(r, head.weight, self.soft_head.weight, local, self.beta, self.detach_target, **heads)
 
@@ -148,17 +145,39 @@ def lamix_target(
     p = F.linear(wide(embedding), wide(soft_head), soft_bias).sigmoid().softmax(1)
     if local.shape != p.shape:
         raise ValueError(f"local labels {tuple(local.shape)} must have the shape of the answers, {tuple(p.shape)}")
+    check_rows("local", local)
     return _check_beta(beta) * local + (1 - beta) * p
 
 
-def _head(model) -> nn.Linear:
+def _head(model: nn.Module) -> nn.Linear:
+    """The last layer of the network, and what it is given: `model.head`, or else the last nn.Linear there is."""
+    linear = [part for part in model.modules() if isinstance(part, nn.Linear)]
     head = getattr(model, "head", None)
-    if not hasattr(model, "embed") or not isinstance(head, nn.Linear):
-        raise ValueError(f"model {type(model).__name__} has no embed(x) and linear head: take one of mixlab.models")
-    return head
+    if isinstance(head, nn.Linear) or linear:
+        return head if isinstance(head, nn.Linear) else linear[-1]
+    raise ValueError(_contract(model))
+
+
+def _features(model: nn.Module, head: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Run the network: what its head was given, (n, width), and the logits (n, c)."""
+    model, seen = getattr(model, "_orig_mod", model), []  # a network under torch.compile hears no hooks
+    handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        logits = model(x)
+    finally:
+        handle.remove()
+    if len(seen) != 1 or seen[0].dim() != 2 or logits.shape != (len(x), head.out_features):
+        raise ValueError(_contract(model))
+    return seen[0], logits
+
+
+def _contract(model: nn.Module) -> str:
+    return (
+        f"model {type(model).__name__} has no linear head that LaMix can find.\n"
+        "It needs an nn.Linear that turns features (n, width) into the scores (n, c) which the model returns:\n"
+        "name it `head`, or let it be the last nn.Linear of the model; it must run once in every call."
+    )
 
 
 def _check_beta(beta: float) -> float:
-    if not 0 <= beta <= 1:
-        raise ValueError(f"beta must lie in [0, 1], not {beta}")
-    return float(beta)
+    return check_number("beta", beta, high=1)

@@ -6,11 +6,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Site:
-    """files: path -> content. cuts: path -> bytes after which each of the next answers breaks off. asked: the log."""
+    """files: path -> content. cuts: path -> bytes after which each of the next answers breaks off. asked: the log.
+
+    status: path -> the code to answer with; heads: path -> headers in place of the right ones.
+    """
 
     def __init__(self, address: str):
-        self.address, self.files, self.cuts, self.ranges, self.status = address, {}, {}, True, {}
-        self.asked: list[tuple[str, str | None]] = []
+        self.address, self.files, self.cuts, self.status, self.heads = address, {}, {}, {}, {}
+        self.asked: list[str] = []
 
     def url(self, path: str) -> str:
         return f"{self.address}/{path}"
@@ -38,21 +41,16 @@ def serve():
 
 
 def answer(request: BaseHTTPRequestHandler, site: Site) -> None:
-    path, wanted = request.path.lstrip("/"), request.headers.get("Range")
-    site.asked.append((path, wanted))
-    if path in site.status or path not in site.files:
+    path = request.path.lstrip("/")
+    site.asked.append(path)
+    if path not in site.files:
         request.send_error(site.status.get(path, 404))
         return
     content = site.files[path]
-    start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and site.ranges else 0
-    if start >= len(content) > 0:
-        request.send_error(416)
-        return
-    request.send_response(206 if start else 200)
-    request.send_header("Content-Length", str(len(content) - start))
-    if start:
-        request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+    request.send_response(site.status.get(path, 200))
+    for header, value in ({"Content-Length": str(len(content))} | site.heads.get(path, {})).items():
+        request.send_header(header, value)
     request.end_headers()
     cuts = site.cuts.get(path, [])
-    request.wfile.write(content[start:][: cuts.pop(0) if cuts else None])
+    request.wfile.write(content[: cuts.pop(0) if cuts else None])
     request.close_connection = True

@@ -1,34 +1,36 @@
-"""The notebooks' skeleton, numbering and outputs; DESIGN: what a reader may count on in each of them."""
+"""The notebooks: what a reader may count on in each lesson, clean outputs, and the run that makes the pages."""
 
-import base64
 import copy
-import io
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
-from PIL import Image
 
 from mixlab.course import build as course
-from mixlab.course.exercises import cut
+from mixlab.course import work
+from mixlab.course.cut import cut
+from mixlab.course.exercises import registry
 from mixlab.places import ROOT
 
-MAIN = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
-EXERCISES = sorted((ROOT / "notebooks" / "exercises").glob("*.ipynb"))
-COURSE = (
-    "00_start_here 01_mixup 02_kmixup 03_zeta_mixup 04_confusion_mixup 05_lamix 06_infinite_class_mixup "
-    "07_cifar 08_tiny_imagenet 09_side_by_side"
-).split()
+NEW = []  # the lessons that have moved to the new form, such as "01_mixup"
+NOTEBOOKS = ROOT / "notebooks"
+MAIN = sorted(NOTEBOOKS.glob("*.ipynb"))
+LESSONS = [path for path in MAIN if path.stem in NEW]
+OLD = [path for path in MAIN if path.stem not in NEW]
+MICROSCOPE = sorted(NOTEBOOKS.glob("microscope/*.ipynb"))
+SOLUTIONS = sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
+OLD_SOLUTIONS = [path for path in SOLUTIONS if path.stem not in NEW]
+OLD_EXERCISES = [path for path in sorted(NOTEBOOKS.glob("exercises/*.ipynb")) if path.stem not in NEW]
+EXECUTED = [*MAIN, *MICROSCOPE, *SOLUTIONS]
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
-def one_pixel():
-    file = io.BytesIO()
-    Image.new("RGBA", (1, 1)).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
-
-
-PIXEL = one_pixel()
+def each(paths):
+    return pytest.mark.parametrize("path", paths, ids=course._label)
 
 
 def read(path):
@@ -39,147 +41,226 @@ def text(cell):
     return "".join(cell["source"])
 
 
-def code_cells(notebook):
-    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+def cells(path, kind):
+    return [cell for cell in read(path)["cells"] if cell["cell_type"] == kind]
+
+
+def words(path):
+    return "\n".join(text(cell) for cell in cells(path, "markdown"))
+
+
+def exercises(path):
+    return re.findall(r"^@exercise\(\"([\w.]+)\"", "\n".join(text(cell) for cell in cells(path, "code")), re.M)
 
 
 def test_names_and_numbers_are_those_of_the_course():
-    assert [path.stem for path in MAIN] == [name for name in COURSE if name in {path.stem for path in MAIN}]
-    assert [path.stem for path in MAIN][:2] == COURSE[:2]
-    assert {path.stem for path in SOLUTIONS} <= {path.stem for path in MAIN}
-    assert [path.name for path in SOLUTIONS] == [path.name for path in EXERCISES]
+    assert [path.stem[:2] for path in MAIN] == [f"{number:02}" for number in range(10)]
+    assert {path.stem for path in [*MICROSCOPE, *SOLUTIONS]} <= {path.stem for path in MAIN}
+    assert {path.stem for path in LESSONS} == set(NEW)
 
 
-def test_readme_lists_every_notebook_and_marks_what_is_coming():
+def test_readme_lists_every_notebook():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = [line for line in readme.splitlines() if re.match(r"\| \d\d", line)]
-    assert [row[2:4] for row in rows] == [name[:2] for name in COURSE]
-    for name, row in zip(COURSE, rows, strict=True):
-        written = (ROOT / "notebooks" / f"{name}.ipynb").exists()
-        assert written == (f"notebooks/{name}.ipynb" in row) and written != ("coming" in row), row
+    assert [f"notebooks/{path.name}" for path in MAIN if f"notebooks/{path.name}" not in readme] == []
 
 
-@pytest.mark.parametrize("path", MAIN, ids=lambda path: path.stem)
-def test_skeleton(path):
-    notebook = read(path)
-    cells = notebook["cells"]
-    head = text(cells[0])
-    assert cells[0]["cell_type"] == "markdown" and head.startswith(f"# {path.stem[:2]} ")
+@each(MAIN)
+def test_a_lesson_has_a_head_an_assertion_and_the_next_one_at_its_end(path):
+    head = text(read(path)["cells"][0])
+    assert head.startswith(f"# {path.stem[:2]} ") and re.search(r"minutes?", head)
+    assert any("assert " in text(cell) for cell in cells(path, "code")), "a lesson asserts its claims"
+    following = [other.stem for other in MAIN if other > path]
+    assert not following or following[0] in text(read(path)["cells"][-1])
+
+
+@each(LESSONS)
+def test_a_lesson_is_as_long_as_an_hour_allows(path):
+    assert len(read(path)["cells"]) <= 50 and len(words(path).split()) <= 2500
+    lengths = sorted(len(text(cell).splitlines()) for cell in cells(path, "code"))
+    assert lengths[-1] <= 30 and lengths[len(lengths) // 2] <= 10, lengths
+
+
+@each(LESSONS)
+def test_every_picture_of_a_lesson_has_an_alternative_text(path):
+    alts = course.alt_texts(read(path))
+    assert alts and all(alt and len(alt.split()) >= 4 for alt in alts), alts
+
+
+@each(LESSONS)
+def test_exercises_stand_inside_a_lesson_and_their_score_at_its_end(path):
+    names = exercises(path)
+    assert len(set(names)) == len(names) and set(names) <= set(registry())
+    assert len(names) >= (2 if path.stem[:2] in ("00", "07", "08", "09") else 3), names
+    assert any(re.search(r"^score\(\)", text(cell), re.M) for cell in cells(path, "code")[-3:])
+
+
+@each([path for path in SOLUTIONS if path.stem in NEW])
+def test_the_solutions_are_right(path):
+    wanted = exercises(NOTEBOOKS / path.name)
+    said = "".join(text for cell in cells(path, "code") for out in cell["outputs"] for text in out.get("text", []))
+    assert wanted and [name for name in wanted if f"{name}: right" not in said] == []
+
+
+@each(OLD)
+def test_skeleton_of_the_older_form(path):
+    head, markdown = text(read(path)["cells"][0]), words(path)
     assert "After this you can" in head and re.search(r"minutes? on a laptop", head) and "on a GPU" in head
-    markdown = "\n".join(text(cell) for cell in cells if cell["cell_type"] == "markdown")
     wanted = ["What we saw", "Exercises", "References"] + (["What the paper left out"] if path.stem[:2] != "00" else [])
     for heading in wanted:
         assert re.search(rf"^## .*{heading}", markdown, re.M), heading
-    knobs = [cell for cell in code_cells(notebook) if re.search(r"^SCALE = ", text(cell), re.M)]
+    knobs = [cell for cell in cells(path, "code") if re.search(r"^SCALE = ", text(cell), re.M)]
     assert len(knobs) == 1 and 'SCALE = scale("quick")' in text(knobs[0])
-    assert any("__version__" in text(cell) for cell in code_cells(notebook)[:2]), "imports and versions come first"
-    assert any("assert " in text(cell) for cell in code_cells(notebook)), "every notebook asserts its claims"
+    lengths = sorted(len(text(cell).splitlines()) for cell in cells(path, "code"))
+    assert lengths[-1] <= 30 and lengths[len(lengths) // 2] <= 8, lengths
 
 
-@pytest.mark.parametrize("path", MAIN, ids=lambda path: path.stem)
-def test_it_ends_with_the_next_notebook(path):
-    last = text(read(path)["cells"][-1])
-    following = COURSE[COURSE.index(path.stem) + 1 :]
-    assert not following or following[0] in last
-
-
-@pytest.mark.parametrize("path", [*MAIN, *SOLUTIONS], ids=course._label)
+@each(EXECUTED)
 def test_outputs_are_committed_from_a_fresh_kernel(path):
-    notebook = read(path)
-    counts = [cell["execution_count"] for cell in code_cells(notebook)]
+    counts = [cell["execution_count"] for cell in cells(path, "code")]
     assert counts == list(range(1, len(counts) + 1)), "execute top to bottom: make save"
-    assert notebook == course.clean(read(path)), "outputs are not as `make save` leaves them"
+    assert read(path) == course.clean(read(path)), "outputs are not as `make save` leaves them"
 
 
-@pytest.mark.parametrize("path", [*MAIN, *SOLUTIONS, *EXERCISES], ids=course._label)
+@each([*EXECUTED, *OLD_EXERCISES])
 def test_output_budget_and_hygiene(path):
-    raw, notebook = path.read_text(encoding="utf-8"), read(path)
-    assert len(raw.encode()) <= 400_000
-    assert "widgets" not in notebook["metadata"] and "application/vnd.jupyter" not in raw
+    raw = path.read_text(encoding="utf-8")
+    assert len(raw.encode()) <= 1_500_000
+    assert "application/vnd.jupyter" not in raw and "image/jpeg" not in raw and "image/svg" not in raw
     assert not re.search(r"/(home|root|work|tmp|Users)/\w", raw), "an absolute path"
-    assert "image/jpeg" not in raw and "image/svg" not in raw
-    for cell in code_cells(notebook):
+    for cell in cells(path, "code"):
         assert not any(output["output_type"] == "error" for output in cell["outputs"])
         assert "raises-exception" not in cell["metadata"].get("tags", []) and "allow_errors" not in text(cell)
 
 
-@pytest.mark.parametrize("path", [*MAIN, *SOLUTIONS], ids=course._label)
-def test_code_cells_are_short(path):
-    lengths = sorted(len(text(cell).splitlines()) for cell in code_cells(read(path)))
-    assert lengths[-1] <= 30
-    if path in MAIN:
-        assert lengths[len(lengths) // 2] <= 8 and lengths[int(0.9 * len(lengths))] <= 20, lengths
-
-
-@pytest.mark.parametrize("path", SOLUTIONS, ids=course._label)
-def test_exercises_are_cut_from_their_solutions(path):
-    exercise, committed = cut(read(path)), read(ROOT / "notebooks" / "exercises" / path.name)
-    assert [text(cell) for cell in committed["cells"]] == [text(cell) for cell in exercise["cells"]], (
-        "make save cuts them"
-    )
-    solved = [cell for cell in code_cells(read(path)) if "solution" in cell["metadata"].get("tags", [])]
+@each(OLD_SOLUTIONS)
+def test_exercises_of_the_older_form_are_cut_from_their_solutions(path):
+    exercise, committed = cut(read(path)), read(NOTEBOOKS / "exercises" / path.name)
+    assert [text(cell) for cell in committed["cells"]] == [text(cell) for cell in exercise["cells"]]
+    solved = [cell for cell in cells(path, "code") if "solution" in cell["metadata"].get("tags", [])]
     assert any("grader.solved ==" in text(cell) for cell in solved), "a solution asserts that all of it is right"
 
 
-@pytest.mark.parametrize("path", EXERCISES, ids=course._label)
-def test_nothing_is_solved_before_the_student_has_tried(path, capsys):
-    names = {}
-    for cell in code_cells(read(path)):
-        exec(compile(text(cell), path.stem, "exec"), names)
-    assert names["grader"].solved == 0 and len(names["grader"].results) >= 3
-    assert capsys.readouterr().out.count("not tried yet") == len(names["grader"].results)
+def output(data, metadata):
+    return {"output_type": "display_data", "data": data, "metadata": metadata}
 
 
-def test_clean_removes_widgets_progress_bars_and_timings():
-    cell = {
-        "cell_type": "code",
-        "metadata": {"execution": {"started": "now"}, "tags": ["keep"]},
-        "source": "",
-        "outputs": [
-            {"output_type": "stream", "name": "stderr", "text": "50%"},
-            {"output_type": "stream", "name": "stdout", "text": "kept"},
-            {
-                "output_type": "display_data",
-                "data": {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "interactive"},
-                "metadata": {},
-            },
-            {
-                "output_type": "display_data",
-                "data": {"image/png": PIXEL, "text/plain": "<Figure>"},
-                "metadata": {"a": 1},
-            },
-        ],
-    }
-    cleaned = course.clean({"cells": [cell], "metadata": {"widgets": {}}})
+def test_clean_removes_widgets_progress_and_timings_and_keeps_alternative_texts():
+    outputs = [
+        {"output_type": "stream", "name": "stderr", "text": "50%"},
+        {"output_type": "stream", "name": "stdout", "text": "kept"},
+        output({"application/vnd.jupyter.widget-view+json": {}, "text/plain": "interactive"}, {}),
+        output({"image/png": PIXEL, "text/plain": "<Figure>"}, {"a": 1, "image/png": {"alt": "a dot", "width": 3}}),
+    ]
+    cell = {"cell_type": "code", "metadata": {"execution": {"started": "now"}, "tags": ["keep"]}, "source": ""}
+    cleaned = course.clean({"cells": [{**cell, "outputs": outputs}], "metadata": {"widgets": {}}})
     assert "widgets" not in cleaned["metadata"] and cleaned["cells"][0]["metadata"] == {"tags": ["keep"]}
     kept, picture = cleaned["cells"][0]["outputs"]
     assert kept == {"output_type": "stream", "name": "stdout", "text": "kept"}
-    assert list(picture["data"]) == ["image/png"] and picture["metadata"] == {}
+    assert picture["data"] == {"image/png": PIXEL} and picture["metadata"] == {"image/png": {"alt": "a dot"}}
+    assert course.alt_texts(cleaned) == ["a dot"]
     assert course.clean(copy.deepcopy(cleaned)) == cleaned, "cleaning twice is cleaning once"
 
 
-def tiny_notebook(folder, name, source):
+def tiny_notebook(folder, name, source, words="[next](01_b.ipynb), [why](../README.md)"):
     import nbformat.v4 as v4
 
     folder.mkdir(parents=True, exist_ok=True)
-    notebook = v4.new_notebook(cells=[v4.new_markdown_cell("[next](01_b.ipynb)"), v4.new_code_cell(source)])
+    notebook = v4.new_notebook(cells=[v4.new_markdown_cell(words), v4.new_code_cell(source)])
     notebook["metadata"]["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     (folder / f"{name}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    return folder / f"{name}.ipynb"
 
 
-def test_a_run_of_the_course_reports_pages_and_failures(tmp_path, monkeypatch, capsys):
-    tiny_notebook(tmp_path / "notebooks", "00_a", "print(6 * 7)")
-    tiny_notebook(tmp_path / "notebooks", "01_b", "assert False, 'on purpose'")
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(course, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setattr(course, "BUILD", tmp_path / "build")
-    assert course.run(["00_a"], save=True) == 0
-    assert course.run() == 1
+    return tmp_path / "notebooks"
+
+
+SHOW = "from mixlab.course import pictures\nprint(6 * 7)\npictures.show(pictures.panels()[0], 'an \"empty\" panel')"
+
+
+@pytest.mark.slow
+def test_a_run_reports_each_notebook_and_goes_on_after_a_failed_and_a_broken_one(folder, capsys):
+    first = tiny_notebook(folder, "00_a", SHOW)
+    tiny_notebook(folder, "01_b", "assert False, 'on purpose'")
+    tiny_notebook(folder / "microscope", "02_c", "1")
+    (folder / "02_c.ipynb").write_text("{ half a file", encoding="utf-8")
+    assert course.run(save=True) == 1
     said = capsys.readouterr().out
-    assert re.search(r"\[1/2\] 00_a +ok", said) and re.search(r"\[2/2\] 01_b +failed", said) and "on purpose" in said
-    page = (tmp_path / "build" / "html" / "00_a.html").read_text(encoding="utf-8")
-    assert "42" in page and 'href="01_b.html"' in page
-    assert 'href="00_a.html"' in (tmp_path / "build" / "html" / "index.html").read_text(encoding="utf-8")
-    assert "42" in (tmp_path / "build" / "notebooks" / "00_a.ipynb").read_text(encoding="utf-8")
-    assert read(tmp_path / "notebooks" / "00_a.ipynb")["cells"][1]["outputs"][0]["text"] == ["42\n"]
-    with pytest.raises(ValueError, match="no notebook is called 07_x"):
+    for line in (r"\[1/4\] 00_a +ok", r"\[2/4\] 01_b +failed", r"\[3/4\] 02_c +failed", r"\[4/4\] microscope/02_c +ok"):
+        assert re.search(line, said), said
+    assert "on purpose" in said and "Traceback (most" not in said.split("\n01_b:")[0]
+    pages = folder.parent / "build" / "html"
+    page = (pages / "00_a.html").read_text(encoding="utf-8")
+    assert "42" in page and page.count('href="01_b.html"') == 2 and 'href="../../README.md"' in page
+    assert 'alt="an &quot;empty&quot; panel"' in page or "alt='an \"empty\" panel'" in page
+    assert 'href="microscope/02_c.html"' in (pages / "index.html").read_text(encoding="utf-8")
+    saved = read(first)["cells"][1]["outputs"]
+    assert saved[0]["text"] == ["42\n"] and course.alt_texts(read(first)) == ['an "empty" panel']
+
+
+@pytest.mark.slow
+def test_saving_never_touches_what_a_student_wrote(folder):
+    answered = tiny_notebook(folder / "exercises", "01_b", "answer = 42")
+    before = answered.read_bytes()
+    solution = tiny_notebook(folder / "solutions", "01_b", "1")
+    file = f"__import__('pathlib').Path({str(folder / '02_c.ipynb')!r})"
+    edits = f"{file}.write_text({file}.read_text().replace('old', 'new'))"
+    edited = tiny_notebook(folder, "02_c", edits + "  # old")
+    assert course.run(save=True) == 1
+    assert answered.read_bytes() == before and read(solution)["cells"][1]["execution_count"] == 1
+    assert "# new" in text(read(edited)["cells"][1]) and not read(edited)["cells"][1]["outputs"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+def test_ctrl_c_stops_the_whole_run_without_a_traceback(tmp_path):
+    for name in ("00_a", "01_b"):
+        tiny_notebook(tmp_path / "notebooks", name, f"open({str(tmp_path / name)!r}, 'w'); import time; time.sleep(60)")
+    code = f"""
+import pathlib, sys
+from mixlab.course import build
+build.NOTEBOOKS, build.BUILD = pathlib.Path({str(tmp_path / "notebooks")!r}), pathlib.Path({str(tmp_path / "build")!r})
+sys.exit(build.run())
+"""
+    run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "00_a").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    run.send_signal(signal.SIGINT)
+    said, complaints = run.communicate(timeout=30)
+    assert run.returncode == 130 and said.rstrip().endswith("stopped") and "Traceback" not in said + complaints
+    assert not (tmp_path / "01_b").exists()
+
+
+def test_an_unknown_name_is_refused_and_so_is_a_place_without_notebooks(folder):
+    with pytest.raises(ValueError, match="no notebooks in"):
+        course.run()
+    assert not (folder.parent / "build").exists()
+    tiny_notebook(folder, "00_a", "1")
+    with pytest.raises(ValueError, match="names: no notebook is called 07_x"):
         course.find(["07_x"])
+
+
+def test_a_student_gets_copies_of_the_lessons_and_keeps_what_is_his(tmp_path, monkeypatch, capsys):
+    words = "[b](01_b.ipynb) [answers](solutions/01_b.ipynb) [site](https://example.org)"
+    lesson = tiny_notebook(tmp_path / "notebooks", "00_a", "print(1)", words)
+    monkeypatch.setattr(work, "LESSONS", tmp_path / "notebooks")
+    mine = tmp_path / "class" / "work" / "00_a.ipynb"
+    assert work.copy(mine.parent) == 0 and "00_a.ipynb: new" in capsys.readouterr().out
+    assert text(read(mine)["cells"][0]) == (
+        "[b](01_b.ipynb) [answers](../../notebooks/solutions/01_b.ipynb) [site](https://example.org)"
+    )
+    for content, said in ((mine.read_text(encoding="utf-8"), "as it was"), ("my notes", "yours, so it is kept")):
+        mine.write_text(content, encoding="utf-8")
+        work.copy(mine.parent)
+        assert said in capsys.readouterr().out and mine.read_text(encoding="utf-8") == content
+    with pytest.raises(ValueError, match="directory"):
+        work.copy(lesson.parent)
+    with pytest.raises(ValueError, match="directory"):
+        work.copy(lesson)
+    monkeypatch.setattr(work, "LESSONS", tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="repository"):
+        work.copy(mine.parent)

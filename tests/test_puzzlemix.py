@@ -8,12 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mixlab import InfiniteClass, LaMix, ManifoldMixup, PuzzleMix, RegMixup, one_hot
-from mixlab.data.toys import one_ring
-from mixlab.puzzlemix import Puzzle, minimum_cut, puzzle_energy, puzzle_mask, saliency, transport
-from mixlab.results.runs import build_method, describe
+from mixlab import PuzzleMix, one_hot
+from mixlab.graphcut import minimum_cut
+from mixlab.puzzlemix import Puzzle, energy_terms, puzzle_mask, saliency, transport
 from mixlab.training.models import build
-from mixlab.training.sweeps import fit_many
 
 
 def shares(n, count, seed=0, power=3):
@@ -24,6 +22,14 @@ def shares(n, count, seed=0, power=3):
 
 def images(n=6, channels=3, size=16):
     return torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(0)), torch.arange(n) % 4
+
+
+def puzzle_energy(mask, own, partner, lam, labels=3, beta=1.2, eta=0.2):
+    """E of masks (n, B, B): (n,) float64."""
+    unary, weight = energy_terms(own, partner, lam, labels, beta, eta)
+    label = (mask.double() * (labels - 1)).round().long()
+    cost = torch.from_numpy(unary).gather(3, label[..., None]).flatten(1).sum(1)
+    return cost + weight * sum(label.diff(dim=side).square().flatten(1).sum(1) for side in (1, 2))
 
 
 def all_masks(count, labels):
@@ -61,24 +67,16 @@ def test_no_mask_has_less_energy(labels, count, beta, eta, lam):
         assert found[i] <= every.min() + 1e-6 * every.min().abs()
 
 
-def test_masks_are_neither_all_alike_nor_trivial():
-    own, partner = shares(50, 4)
-    mask = puzzle_mask(own, partner, 0.5)
-    assert set(mask.unique().tolist()) == {0.0, 0.5, 1.0} and len(mask.flatten(1).unique(dim=0)) > 40
-
-
 def test_the_cut_itself_on_costs_drawn_at_random():
-    unary = np.random.default_rng(0).random((3, 2, 3, 3)) - 0.5
-    for i, labels in enumerate(minimum_cut(unary, 0.1)):
-        best = min(
-            sum(unary[i].reshape(6, 3)[b, t] for b, t in enumerate(chosen))
-            + 0.1 * (np.diff(np.reshape(chosen, (2, 3)), axis=0) ** 2).sum()
-            + 0.1 * (np.diff(np.reshape(chosen, (2, 3)), axis=1) ** 2).sum()
-            for chosen in product(range(3), repeat=6)
-        )
-        there = np.take_along_axis(unary[i], labels[..., None], 2).sum()
-        there += 0.1 * ((np.diff(labels, axis=0) ** 2).sum() + (np.diff(labels, axis=1) ** 2).sum())
-        assert there == pytest.approx(best, rel=1e-6)
+    """Costs as uneven as energies never are, on 2 x 3 blocks, against all labels there are."""
+    every = np.array(list(product(range(3), repeat=6))).reshape(-1, 2, 3)
+    for unary in np.random.default_rng(0).random((9, 2, 3, 3)) - 0.5:
+
+        def energy(labels, unary=unary):
+            steps = sum((np.diff(labels, axis=side) ** 2).sum((1, 2)) for side in (1, 2))
+            return np.take_along_axis(unary[None], labels[..., None], 3).sum((1, 2, 3)) + 0.02 * steps
+
+        assert energy(minimum_cut(unary[None], 0.02))[0] == pytest.approx(energy(every).min(), rel=1e-6)
 
 
 def test_images_of_one_batch_do_not_touch_each_other():
@@ -88,14 +86,7 @@ def test_images_of_one_batch_do_not_touch_each_other():
     assert torch.equal(together, alone)
 
 
-def test_a_salient_block_is_shown_on_either_side():
-    own, partner = torch.full((1, 4, 4), 1e-3), torch.full((1, 4, 4), 1e-3)
-    own[0, 0, 0] = partner[0, 3, 3] = 1.0
-    mask = puzzle_mask(own, partner, 0.5)
-    assert mask[0, 0, 0] == 1 and mask[0, 3, 3] == 0
-
-
-@pytest.mark.parametrize("share", [0.09, 0.5, 0.9, 1 - 1e-9])
+@pytest.mark.parametrize("share", [0.09, 1 - 1e-9])
 def test_one_block_with_most_of_the_saliency_does_not_overflow(share):
     """Of 16 x 16 blocks: costs are scaled to whole numbers by the sum of all, so none can leave 32 bits."""
     own = torch.full((200, 16, 16), (1 - share) / 255, dtype=torch.float64)
@@ -114,24 +105,12 @@ def test_lam_at_its_ends_shows_one_image_only_and_in_between_the_mask_follows_it
     assert (each[0] == 0).all() and (each[1] == 1).all()
 
 
-def test_swapping_the_images_turns_the_mask_round():
-    own, partner = shares(20, 4)
-    assert torch.equal(puzzle_mask(own, partner, 0.3), 1 - puzzle_mask(partner, own, 0.7))
-
-
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
 def test_without_any_saliency_masks_and_moves_are_still_sound(value):
     nothing = torch.full((3, 4, 4), value)
     mask = puzzle_mask(nothing, nothing, 0.5)
     assert mask.isfinite().all()
     assert torch.equal(transport(nothing, mask, 0.8), torch.arange(16).expand(3, 16)), "each block stays"
-
-
-def test_an_image_without_saliency_counts_as_equally_salient_everywhere():
-    partner = torch.zeros(1, 4, 4)
-    partner[0, 1, 2] = 1.0
-    mask = puzzle_mask(torch.zeros(1, 4, 4), partner, 0.5, beta=0.0, eta=0.0)
-    assert torch.equal(mask, 1 - partner)
 
 
 # --- transport -------------------------------------------------------------------------------------------------------
@@ -215,7 +194,7 @@ def test_no_visible_block_is_black_even_where_nothing_is_salient():
 
     x, labels = torch.ones(8, 1, 16, 16), torch.arange(8) % 4
     for seed in range(5):
-        plan = PuzzleMix(1.0, rng=seed).plan_for(Left(), x, labels)
+        plan = PuzzleMix(1.0, rng=seed).draw_with_model(Left(), x, labels)
         assert torch.equal(plan.mix(x), x)
 
 
@@ -248,13 +227,6 @@ def test_saliency_leaves_the_model_and_its_gradients_as_they_were():
         assert torch.equal(saliency(net, half, labels), saliency(net, half.float(), labels))
 
 
-def test_batchnorm_statistics_move_once_a_step():
-    x, labels = images()
-    net = build("quick_resnet", 4, seed=0)
-    PuzzleMix(1.0, rng=0).loss(net, x, labels)
-    assert net.stages[-1][1].num_batches_tracked == 1
-
-
 @pytest.mark.parametrize("transporting", [False, True])
 def test_loss_by_hand(transporting):
     x, labels = images()
@@ -269,7 +241,7 @@ def test_loss_by_hand(transporting):
     moves = (transport(own, mask, 0.01), transport(own[partner], 1 - mask, 0.01)) if transporting else (None, None)
     plan = Puzzle(partner, mask, *moves)
     stay = torch.arange(16).expand(6, 16)
-    assert all(torch.equal(source, stay) != transporting for source in plan.sources)
+    assert all(torch.equal(source, stay) != transporting for source in (plan.own_source, plan.partner_source))
     logits, weight = net(plan.mix(x)), mask.flatten(1).mean(1)
     losses = [F.cross_entropy(logits, given, reduction="none") for given in (labels, labels[partner])]
     by_hand = (weight * losses[0] + (1 - weight) * losses[1]).mean()
@@ -278,61 +250,41 @@ def test_loss_by_hand(transporting):
 
 def test_alpha_zero_mixes_nothing():
     x, labels = images()
-    plan = PuzzleMix(0.0, rng=0).plan_for(build("quick_resnet", 4, seed=0), x, labels)
+    plan = PuzzleMix(0.0, rng=0).draw_with_model(build("quick_resnet", 4, seed=0), x, labels)
     assert torch.equal(plan.mix(x), x) and torch.equal(plan.mix_labels(one_hot(labels, 4)), one_hot(labels, 4))
 
 
-def test_numbers_of_blocks_are_drawn_evenly():
-    x, labels = images(2)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(768, 4))
-    method = PuzzleMix(1.0, blocks=(2, 4), transport=False, rng=0)
-    counts = [len(method.plan_for(net, x, labels).mask[0]) for _ in range(200)]
-    assert set(counts) == {2, 4} and abs(counts.count(2) - 100) < 4 * 50**0.5
-
-
-SCORINGS = ["{}", "LabelSmoothing(0.1, {})", "InfiniteClass({})", "RegMixup({})", "RegMixup(InfiniteClass({}))"]
-
-
-@pytest.mark.parametrize("scoring", SCORINGS)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_it_goes_with_every_scoring(scoring, channels):
-    x, labels = images(5, channels)
-    expression = scoring.format("PuzzleMix(1.0, blocks=(2, 4))")
-    method, net = build_method(expression, seed=0), build("quick_resnet", 4, in_channels=channels, seed=0)
-    assert describe(build_method(describe(method), seed=0)) == describe(method)
-    loss = method.loss(net, x, labels)
-    loss.backward()
-    assert loss.isfinite()
-    for name, parameter in net.named_parameters():
-        assert parameter.grad.isfinite().all() and parameter.grad.any(), name
-    state, weights = method.state_dict(), {key: value.clone() for key, value in net.state_dict().items()}
-    expected = method.loss(net, x, labels).item()
-    net.load_state_dict(weights)
-    again = build_method(expression, seed=7)
-    again.load_state_dict(state)
-    assert again.loss(net, x, labels).item() == expected
-
-
-def test_what_it_cannot_do_is_refused_by_name():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_networks_of_any_precision(dtype):
     x, labels = images()
-    net = build("quick_resnet", 4, seed=0)
-    with pytest.raises(ValueError, match="16 x 16 pixels cannot be cut into 3 a side"):
-        PuzzleMix(1.0, blocks=(2, 3)).loss(net, x, labels)
-    with pytest.raises(ValueError, match="x must be images"):
-        PuzzleMix(1.0).loss(nn.Linear(2, 2), torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(ValueError, match="PuzzleMix asks the model"):
+    net = build("quick_resnet", 4, seed=0).to(dtype)
+    plan = PuzzleMix(1.0, (4,), rng=0).draw_with_model(net, x.to(dtype), labels)
+    loss = PuzzleMix(1.0, (4,), rng=0).loss(net, x.to(dtype), labels)
+    loss.backward()
+    assert loss.isfinite() and 0 < plan.mask.mean() < 1 and all(part.grad.isfinite().all() for part in net.parameters())
+    found, exact = saliency(net, x.to(dtype), labels), saliency(net.double(), x.to(dtype).double(), labels)
+    assert torch.corrcoef(torch.stack([found.flatten().double(), exact.flatten()]))[0, 1] > 0.9
+
+
+def test_what_makes_no_sense_is_refused_by_name():
+    x, labels = torch.rand(3, 1, 28, 28), torch.arange(3)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
+    with pytest.raises(ValueError, match=r"^blocks .*28 x 28.* 8 .*14"):
+        PuzzleMix(1.0).loss(net, x, labels)  # the default blocks do not divide 28: the message lists what does
+    assert PuzzleMix(1.0, blocks=(2, 4, 7, 14)).loss(net, x, labels).isfinite()
+    with pytest.raises(ValueError, match=r"^x "):
+        PuzzleMix(1.0).loss(nn.Linear(2, 2), torch.zeros(3, 2), labels)
+    with pytest.raises(ValueError, match=r"draw_with_model"):
         PuzzleMix(1.0).draw(x, labels)
-    with pytest.raises(ValueError, match="methods: PuzzleMix has a loss of its own"):
-        fit_many(one_ring(20, 10), [PuzzleMix(1.0)], [0], progress=False)
-    with pytest.raises(ValueError, match="mixing PuzzleMix looks at the images"):
-        ManifoldMixup(PuzzleMix(1.0))
-    assert InfiniteClass(PuzzleMix(1.0)) and RegMixup(PuzzleMix(1.0)) and LaMix(mixing=PuzzleMix(1.0))
-    for parameters in ({"blocks": ()}, {"blocks": (0,)}, {"labels": 1}, {"beta": -1.0}, {"eta": float("nan")}):
-        with pytest.raises(ValueError, match=f"{next(iter(parameters))} must be"):
-            PuzzleMix(1.0, **parameters)
-    with pytest.raises(ValueError, match=r"lam must lie in \[0, 1\]"):
+    wrong = {"alpha": (-1.0, None), "blocks": ((), (0,), (2.5,), "28"), "labels": (1, 2.5, True)}
+    wrong |= {name: (-1.0, float("nan"), "1") for name in ("beta", "eta", "move_cost")}
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(ValueError, match=f"^{name} "):
+                PuzzleMix(**{"alpha": 1.0, name: value})
+    with pytest.raises(ValueError, match=r"^lam "):
         puzzle_mask(*shares(1, 2), 1.5)
-    with pytest.raises(ValueError, match=r"must both have shape \(n, B, B\)"):
+    with pytest.raises(ValueError, match=r"^own .* partner "):
         puzzle_mask(torch.ones(1, 2, 2), torch.ones(1, 2, 3), 0.5)
-    with pytest.raises(TypeError, match="convert to float first"):
-        Puzzle(torch.tensor([0]), torch.ones(1, 2, 2), None, None).mix(torch.ones(1, 1, 4, 4, dtype=torch.uint8))
+    with pytest.raises(TypeError, match=r"^x "):
+        Puzzle(torch.tensor([0]), torch.ones(1, 2, 2)).mix(torch.ones(1, 1, 4, 4, dtype=torch.uint8))

@@ -6,23 +6,30 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mixlab import ERM, LabelSmoothing, Mixup
+from mixlab.__main__ import main
 from mixlab.places import ROOT
 from mixlab.results import records, runs
-from mixlab.results.runs import Run, build_method, describe, do, from_grid, from_table, load_data, make_run
+from mixlab.results.expressions import build_method, describe, describe_data, is_folder, load_data, methods
+from mixlab.results.runs import Run, do, from_grid, load_network, make_run
+from mixlab.training.measures import final_measures
+from mixlab.training.recipes import RECIPES
 
 DATA = "shapes(n_train=96, n_test=48)"
 
 
 @pytest.fixture
 def checkpoints(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "CHECKPOINTS", tmp_path / "checkpoints")
-    return tmp_path / "checkpoints"
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("MIXLAB_DATA", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "checkpoints"
 
 
 @pytest.mark.parametrize(
@@ -58,21 +65,69 @@ def test_what_is_not_a_method_is_refused_and_nothing_is_evaluated(text):
 
 
 def test_run_words_are_checked_and_keys_tell_runs_apart():
-    run = make_run("shapes", "lenet", "Mixup(1)", "quick", 0)
-    assert run == Run("shapes", "lenet", "Mixup(alpha=1.0)", "quick", 0)
-    others = [make_run("shapes", "lenet", "Mixup(1)", "quick", 1), make_run("shapes", "lenet", "Mixup(2)", "quick", 0)]
-    assert len({run.key, *(other.key for other in others)}) == 3
-    with pytest.raises(ValueError, match="model must be one of"):
-        make_run("shapes", "nothing", "ERM()", "quick", 0)
-    with pytest.raises(ValueError, match="recipe must be one of"):
-        make_run("shapes", "lenet", "ERM()", "nothing", 0)
-    with pytest.raises(ValueError, match="data 'shapes\\(1 2\\)' cannot be understood"):
-        load_data("shapes(1 2)")
+    def make(data="shapes", model="lenet", method="Mixup(1)", recipe="quick", seed=0, precision="float32"):
+        return make_run(data, model, method, recipe, seed, precision)
+
+    assert make() == Run("shapes", "lenet", "Mixup(alpha=1.0)", "quick", 0, "float32")
+    others = [make(seed=1), make(method="Mixup(2)"), make(data="shapes(size=16)"), make(recipe="quick(lr=0.2)")]
+    others += [make(precision="bf16"), make(model="quick_resnet")]
+    assert len({make().key, *(other.key for other in others)}) == 7
+    bad = {"data": "shapes(1 2)", "model": "nothing", "method": "Nothing()", "recipe": "nothing", "seed": "0"}
+    for word, value in {**bad, "precision": "fp8"}.items():
+        with pytest.raises(ValueError, match=word):
+            make(**{word: value})
+
+
+def test_the_content_of_the_recipe_is_part_of_a_run_and_its_name_is_not(monkeypatch):
+    before = make_run("shapes", "lenet", "ERM()", "quick", 0).key
+    assert make_run("shapes", "lenet", "ERM()", "quick(lr=0.1)", 0).key == before, "nothing is changed"
+    monkeypatch.setitem(RECIPES, "quick", replace(RECIPES["quick"], weight_decay=0.1))
+    assert make_run("shapes", "lenet", "ERM()", "quick", 0).key != before
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("shapes(n_train=40, size=16)", "shapes(size=16, n_train=40)"),
+        ("shapes(n_train=6000)", "shapes"),
+        ("digits(fraction=1)", "digits"),
+        (" cifar10( fraction = 0.10 ) ", "cifar10(fraction=0.1)"),
+    ],
+)
+def test_equal_data_have_one_spelling(one, other):
+    assert describe_data(one) == describe_data(other) == other
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "shapes(40)",
+        "shapes(n_trian=40)",
+        "digits(n_train=40)",
+        "cifar10(fraction='a')",
+        "shapes(n_train=1.5)",
+        "shapes)(",
+    ],
+)
+def test_options_of_data_that_mean_nothing_are_refused(text):
+    with pytest.raises(ValueError, match="data"):
+        describe_data(text)
+
+
+def test_a_folder_with_brackets_in_its_name_is_that_folder(tmp_path, monkeypatch):
+    for name, shade in (("photos", 0), ("photos (copy)", 255)):
+        for kind in ("a", "b"):
+            (tmp_path / name / kind).mkdir(parents=True)
+            for i in range(4):
+                Image.new("RGB", (8, 8), (shade, shade, i)).save(tmp_path / name / kind / f"{i}.png")
+    monkeypatch.setenv("MIXLAB_DATA", str(tmp_path))
+    assert load_data("photos (copy)").train_x.float().mean() > load_data("photos").train_x.float().mean() + 100
+    assert is_folder("photos (copy)") and not is_folder("shapes") and not is_folder("cifar10(fraction=0.1)")
 
 
 def test_a_record_says_what_was_run_and_is_found_beside_the_paper(tmp_path, checkpoints):
     run = make_run(DATA, "lenet", "Mixup(1)", "quick", 0)
-    assert do([run], tmp_path / "runs", "cpu", progress=False) == 0
+    assert do([run], tmp_path / "runs", "cpu", progress=False, keep=True) == 0
     (record,), complaints = records.read(tmp_path / "runs")
     assert complaints == [] and record["expression"] == run.method
     assert (record["dataset"], record["data"], record["model"]) == ("shapes", DATA, "lenet")
@@ -80,14 +135,77 @@ def test_a_record_says_what_was_run_and_is_found_beside_the_paper(tmp_path, chec
     assert len(record["curve"]) == 10 and record["error"] == record["curve"][-1]["error"]
     assert record["budget"] == "quick" and record["recipe"]["epochs"] == 10 and record["train_images"] == 96
     assert record["device"] and record["versions"]["torch"] and record["images_per_second"] > 0
-    assert not list(checkpoints.glob("*.pt")), "the checkpoint of a finished run is dropped"
-    assert runs.estimate(run, "cpu", [record]) == pytest.approx(record["seconds"], rel=0.5)
+    assert not list(checkpoints.iterdir()), "neither checkpoint nor lock of a finished run stays"
+    assert runs.estimate(run, [record], record["device"]) == pytest.approx(record["seconds"], rel=0.5)
+    measures = record["measures"]
+    assert measures["images"] == 48 and measures["error"] == pytest.approx(record["error"], abs=3)
+    assert {"calibration_error", "noise_8", "noise_14", "fgsm_0.5", "fgsm_16"} <= measures.keys()
+    network = load_network(record, load_data(DATA), tmp_path / "runs")
+    again = final_measures(network, load_data(DATA), record["precision"])
+    assert again["error"] == pytest.approx(measures["error"], abs=3), "the kept weights are those of the run"
+    with pytest.raises(ValueError, match="weights"):
+        load_network({k: v for k, v in record.items() if k != "weights"}, load_data(DATA))
+
+
+@pytest.mark.filterwarnings("ignore")  # overflow is the point
+def test_a_run_that_fails_is_recorded_and_the_list_goes_on(tmp_path, checkpoints, capsys):
+    words = [
+        ("lenet", "ERM()", "quick(lr=1e12)"),
+        ("lenet", "PuzzleMix(1, blocks=(3,))", "quick"),
+        ("lenet", "ERM()", "quick"),
+    ]
+    todo = [make_run(DATA, *each, 0) for each in words]
+    assert do(todo, tmp_path, "cpu", progress=False) == 0
+    good, complaints = records.read(tmp_path)
+    assert len(good) == 1 and len(complaints) == 2 and all("failed" in complaint for complaint in complaints)
+    assert "Diverged" in complaints[0] + complaints[1] and "blocks" in complaints[0] + complaints[1]
+    capsys.readouterr()
+    assert do(todo, tmp_path, "cpu", progress=False) == 0 and "failed" not in capsys.readouterr().out
+    do(todo, tmp_path, "cpu", progress=False, retry=True)
+    assert capsys.readouterr().out.count("failed") == 2
+
+
+def test_a_damaged_checkpoint_is_said_and_the_list_goes_on(tmp_path, checkpoints, capsys):
+    todo = [make_run(DATA, "lenet", "ERM()", "quick", seed) for seed in range(2)]
+    checkpoints.mkdir()
+    (checkpoints / f"{todo[0].key}.pt").write_bytes(b"no checkpoint")
+    assert do(todo, tmp_path, "cpu", progress=False) == 1
+    assert "damaged" in capsys.readouterr().out and todo[1].path(tmp_path).exists()
+
+
+def test_images_that_were_replaced_are_not_taken_for_done(tmp_path, checkpoints):
+    def draw(shade):
+        for kind in ("a", "b"):
+            (checkpoints.parent / "photos" / kind).mkdir(parents=True, exist_ok=True)
+            for i in range(5):
+                pixels = np.random.default_rng(i).integers(shade, size=(32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(checkpoints.parent / "photos" / kind / f"{i}.png")
+        load_data.cache_clear()
+
+    draw(100)
+    run = make_run("photos", "lenet", "ERM()", "quick(epochs=1)", 0)
+    assert do([run], tmp_path / "runs", "cpu", progress=False) == 0
+    draw(250)
+    with pytest.raises(ValueError, match="other images"):
+        do([run], tmp_path / "runs", "cpu", progress=False)
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_before_training(tmp_path, checkpoints):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="folder"):
+        do([make_run(DATA, "lenet", "ERM()", "quick", 0)], tmp_path / "file" / "runs", "cpu", progress=False)
+
+
+@pytest.mark.parametrize("minutes", [float("nan"), 0.0, -1.0])
+def test_minutes_that_are_no_time_are_refused(tmp_path, checkpoints, minutes):
+    with pytest.raises(ValueError, match="minutes"):
+        do([], tmp_path, "cpu", minutes=minutes)
 
 
 def test_a_record_says_that_its_network_was_compiled(tmp_path, checkpoints, monkeypatch):
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model: real(model, backend="eager"))
-    do([make_run(DATA, "lenet", "ERM()", "quick", 0)], tmp_path, "cpu", progress=False, compile=True)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: real(model, backend="eager"))
+    do([make_run(DATA, "lenet", "ERM()", "quick", 0, compile=True)], tmp_path, "cpu", progress=False)
     assert records.read(tmp_path)[0][0]["compiled"] is True
 
 
@@ -107,11 +225,13 @@ def test_minutes_stop_cleanly_and_the_next_call_goes_on(tmp_path, checkpoints):
 
 
 def worker(rank, grid, folder, home):
-    """What torchrun starts for each process: the command line with a rank in the environment."""
-    code = f"import sys, mixlab.results.runs as r, pathlib; r.CHECKPOINTS = pathlib.Path({str(home)!r}); "
-    code += "import torch; torch.set_num_threads(1); import mixlab.__main__ as m; sys.exit(m.main(sys.argv[1:]))"
+    """What --workers and torchrun start for each process: the command line with a rank in the environment."""
+    home.mkdir(exist_ok=True)
+    code = "import sys, mixlab.training.loop as l; l.SAVE_EVERY = -1; "
+    code += "import mixlab.__main__ as m; sys.exit(m.main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "run", "--grid", str(grid), "--folder", str(folder), "--device", "cpu"]
-    environment = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "CI": "true"}
+    own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "CI": "true", "OMP_NUM_THREADS": "1", "MIXLAB_DATA": str(home)}
+    environment = {**os.environ, **own}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
 
 
@@ -120,41 +240,112 @@ def test_two_workers_share_a_table_and_one_is_killed_in_the_middle(tmp_path):
     data = "shapes(n_train=512, n_test=48)"
     words = {"data": [data], "model": ["lenet"], "method": ["ERM()", "Mixup(1)"], "recipe": ["quick"], "seeds": 2}
     grid.write_text(json.dumps(words))
-    home, folder = tmp_path / "checkpoints", tmp_path / "runs"
+    home, folder = tmp_path / "home", tmp_path / "runs"
     first, second = worker(0, grid, folder, home), worker(1, grid, folder, home)
-    while not list(home.glob("*.pt")) and first.poll() is None:
+    while not list(home.glob("checkpoints/*.pt")) and first.poll() is None:
         time.sleep(0.01)
     first.send_signal(signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL and second.wait(timeout=120) == 0
     done, complaints = records.read(folder)
-    assert complaints == [] and len(done) == 4 and not list(home.glob("*.pt"))
+    assert complaints == [] and len(done) == 4 and not list(home.glob("checkpoints/*"))
     alone = tmp_path / "alone"
     assert worker(0, grid, alone, tmp_path / "other").wait(timeout=120) == 0
     errors = {(r["expression"], r["seed"]): [line["error"] for line in r["curve"]] for r in records.read(alone)[0]}
     assert errors == {(r["expression"], r["seed"]): [line["error"] for line in r["curve"]] for r in done}
 
 
-def test_a_published_table_becomes_runs():
-    table = from_table("kmixup/table10", "short15", seeds=[3, 5])
-    assert {run.model for run in table} == {"preact_resnet18"} and {run.data for run in table} == {"cifar10"}
-    assert {run.method for run in table} >= {"ERM()", "Mixup(alpha=0.05)", "Mixup(alpha=100.0)"}
-    assert len(table) == len(set(table)) and {run.seed for run in table} == {3, 5}
-    assert {run.data for run in from_table("kmixup/table10", "quick", [0], data_as="shapes")} == {"shapes"}
-    with pytest.raises(ValueError, match="table 'kmixup/table4' has no row"):
-        from_table("kmixup/table4", "quick", [0])
+def grid_file(tmp_path, content):
+    (tmp_path / "grid.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return tmp_path / "grid.json"
 
 
-def test_a_grid_is_every_combination(tmp_path):
+def test_a_grid_is_every_combination_seed_by_seed(tmp_path):
     words = {"data": ["shapes"], "model": ["lenet"], "method": ["ERM()", "Mixup(1)"], "recipe": ["quick"], "seeds": 3}
-    (tmp_path / "grid.json").write_text(json.dumps(words))
-    grid = from_grid(tmp_path / "grid.json")
-    assert len(set(grid)) == 6 and asdict(grid[0])["data"] == "shapes"
-    (tmp_path / "grid.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"grid grid\.json lacks data, method, model, recipe, seeds"):
-        from_grid(tmp_path / "grid.json")
+    more = {**words, "method": ["Mixup(alpha=1.0)", "CutMix(1)"], "seeds": [0, 7], "note": "why"}
+    grid = from_grid(grid_file(tmp_path, [words, more]))
+    assert len(grid) == len(set(grid)) == 9, "the second block's Mixup is the first's at seed 0"
+    assert [run.seed for run in grid] == sorted(run.seed for run in grid)
+    assert records.folder_of(tmp_path / "grid.json") == tmp_path
+
+
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        ("{}", "lacks data, method, model, recipe, seeds"),
+        ("[1]", "lacks"),
+        ("no", "JSON"),
+        ({"seeds": "3"}, "seeds"),
+        ({"seeds": True}, "seeds"),
+        ({"seeds": [0, -1]}, "seed"),
+        ({"data": "shapes"}, "lists of words"),
+        ({"method": [1]}, "lists of words"),
+        ({"colour": 1}, "colour"),
+    ],
+)
+def test_a_grid_that_is_none_is_refused(tmp_path, change, word):
+    words = {"data": ["shapes"], "model": ["lenet"], "method": ["ERM()"], "recipe": ["quick"], "seeds": 3}
+    with pytest.raises(ValueError, match=word):
+        from_grid(grid_file(tmp_path, change if isinstance(change, str) else {**words, **change}))
+    with pytest.raises(ValueError, match="cannot be read"):
+        from_grid(tmp_path / "none.json")
+
+
+def command(*words, **environment):
+    done = subprocess.run(
+        [sys.executable, "-m", "mixlab", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def test_the_command_says_where_the_record_is_and_two_workers_share(tmp_path):
+    words = ["run", "--data", DATA, "--model", "lenet", "--recipe", "quick(epochs=2)", "--folder", str(tmp_path)]
+    done = command(*words, "--seeds", "0", "1", "--workers", "2", MIXLAB_DATA=str(tmp_path))
+    assert done.returncode == 0 and done.stdout.count("saved to") == 2 and "error" in done.stdout
+    found, complaints = records.read(tmp_path)
+    assert complaints == [] and {(run["seed"], run["threads"]) for run in found} == {(0, 1), (1, 1)}
+
+
+@pytest.mark.parametrize(
+    "words, problem",
+    [
+        (["--grid", "none.json"], "none.json"),
+        (["--grid", "g.json", "--recipe", "quick"], "--recipe"),
+        (["--table", "kmixup/table10", "--method", "ERM()"], "--method"),
+        (["--data", "shapes", "--device", "foo"], "device"),
+        (["--data", "shapes", "--minutes", "nan"], "minutes"),
+        ([], "run needs"),
+    ],
+)
+def test_bad_words_on_the_command_line_get_a_sentence(words, problem, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("MIXLAB_DATA", str(tmp_path))
+    assert main(["run", *words]) == 2 and problem in capsys.readouterr().err
+
+
+def test_ctrl_c_says_where_the_same_command_goes_on(tmp_path):
+    code = "import sys, mixlab.training.loop as l; l.SAVE_EVERY = -1; "
+    code += "import mixlab.__main__ as m; sys.exit(m.main(sys.argv[1:]))"
+    words = ["run", "--data", "shapes(n_train=512, n_test=48)", "--model", "lenet", "--recipe", "quick(epochs=5000)"]
+    own = {**os.environ, "MIXLAB_DATA": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words, "--folder", str(tmp_path)],
+        cwd=ROOT,
+        env=own,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(tmp_path.glob("checkpoints/*.pt")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "goes on from epoch" in said and "Traceback" not in said
 
 
 def test_every_method_of_the_module_can_be_named():
-    assert set(runs.methods()) >= {"ERM", "Mixup", "LabelSmoothing"}
+    assert set(methods()) >= {"ERM", "Mixup", "LabelSmoothing"}
     assert describe(LabelSmoothing(0.1)) == "LabelSmoothing(eps=0.1, method=ERM())" and describe(ERM()) == "ERM()"
     assert describe(Mixup(0.5)) == "Mixup(alpha=0.5)"

@@ -13,7 +13,16 @@ import torch
 from mixlab import ERM, LabelSmoothing, Mixup
 from mixlab.data.sets import load
 from mixlab.places import ROOT
-from mixlab.training.loop import Diverged, Training, fit, held_batches, measure_error, training_batches
+from mixlab.training.loop import (
+    Diverged,
+    Training,
+    Unusable,
+    epochs_saved,
+    fit,
+    held_batches,
+    measure_error,
+    training_batches,
+)
 from mixlab.training.models import build
 from mixlab.training.recipes import RECIPES, Recipe, recipe
 
@@ -21,9 +30,10 @@ DATA = load("shapes", n_train=120, n_test=60)
 SMALL = Recipe(epochs=4, lr=0.05, batch_size=32, augment=True)
 
 
-def start(method=None, seed=0, changes=None):
+def start(method=None, seed=0, changes=None, precision="float32"):
     method = Mixup(1.0, rng=seed) if method is None else method
-    return Training(DATA, build("lenet", 10, seed=seed), method, replace(SMALL, **(changes or {})), seed)
+    recipe = replace(SMALL, **(changes or {}))
+    return Training(DATA, build("lenet", 10, seed=seed), method, recipe, seed, precision=precision)
 
 
 def flat(state, path=""):
@@ -43,17 +53,19 @@ def same(one, other):
             assert equal, path
 
 
-@pytest.mark.parametrize("changes", [{}, {"stratified": True}, {"milestones": (2,)}, {"augment": False}], ids=str)
-def test_resumed_ends_bit_for_bit_where_uninterrupted_ends(tmp_path, changes):
-    whole = start(changes=changes)
+@pytest.mark.parametrize("changes", [{}, {"stratified": True}, {"milestones": (2,)}, {"test_every": 3}], ids=str)
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_resumed_ends_bit_for_bit_where_uninterrupted_ends(tmp_path, changes, precision):
+    changes = {**changes, "epochs": 4}
+    whole = start(changes=changes, precision=precision)
     for _ in range(4):
         whole.epoch()
-    first = start(changes=changes)
+    first = start(changes=changes, precision=precision)
     first.epoch()
     first.epoch()
     first.save(tmp_path / "a.pt", "run")
     torch.manual_seed(12345)  # whatever else happened in between
-    second = start(Mixup(1.0, rng=99), changes=changes)
+    second = start(Mixup(1.0, rng=99), changes=changes, precision=precision)
     assert second.resume(tmp_path / "a.pt", "run") and second.epochs_done == 2
     second.epoch()
     second.epoch()
@@ -69,6 +81,8 @@ def test_killed_by_the_system_and_resumed_ends_where_uninterrupted_ends(tmp_path
         "import sys, torch\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "torch.set_num_threads(1)\n"
+        "from mixlab.training import loop\n"
+        "loop.SAVE_EVERY = -1\n"
         "from tests.test_training import start, SMALL, fit, DATA, build, Mixup\n"
         "from dataclasses import replace\n"
         "recipe = replace(SMALL, epochs=12)\n"
@@ -107,10 +121,32 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):
     start().save(tmp_path / "a.pt", "run one")
     with pytest.raises(ValueError, match="belongs to another run: run one, not run two"):
         start().resume(tmp_path / "a.pt", "run two")
-    (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:2000])
-    with pytest.raises(ValueError, match=r"checkpoint a\.pt cannot be read"):
-        start().resume(tmp_path / "a.pt", "run one")
+    written = (tmp_path / "a.pt").read_bytes()
+    flipped = bytearray(written)
+    flipped[len(written) // 2] ^= 1  # one bit, somewhere in the weights
+    for damaged in (written[:2000], bytes(flipped), b""):
+        (tmp_path / "a.pt").write_bytes(damaged)
+        with pytest.raises(Unusable, match=r"checkpoint a\.pt is damaged"):
+            start().resume(tmp_path / "a.pt", "run one")
     assert not start().resume(tmp_path / "none.pt")
+
+
+def test_a_checkpoint_of_other_images_or_of_a_longer_curve_is_refused(tmp_path):
+    training = start()
+    training.epoch()
+    training.save(tmp_path / "a.pt", "run")
+    turned = start()
+    turned.data = replace(DATA, train_x=DATA.train_x.flip(-1))
+    with pytest.raises(Unusable, match="other images"):
+        turned.resume(tmp_path / "a.pt", "run")
+    training.curve = [{**training.curve[0], "epoch": epoch} for epoch in range(1, 6)]
+    training.save(tmp_path / "a.pt", "run")
+    with pytest.raises(Unusable, match="5 epochs of 4"):
+        start().resume(tmp_path / "a.pt", "run")
+    training.curve[1]["epoch"] = 7
+    training.save(tmp_path / "a.pt", "run")
+    with pytest.raises(Unusable, match="curve"):
+        start().resume(tmp_path / "a.pt", "run")
 
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not():
@@ -164,18 +200,44 @@ def test_divergence_stops_the_run_with_a_sentence(tmp_path):
         fit(DATA, model, ERM(), replace(SMALL, lr=1e12), checkpoint=tmp_path / "a.pt", progress=False)
 
 
+def test_weights_ruined_by_the_very_last_step_are_noticed():
+    """The loss of a step is counted before the step is made: the last one can ruin the network in silence."""
+
+    class Ruined(ERM):
+        def end_epoch(self):
+            with torch.no_grad():
+                training.model.head.weight[0, 0] = float("nan")
+
+    training = start(Ruined())
+    with pytest.raises(Diverged):
+        training.epoch()
+
+
+def test_scores_that_are_no_numbers_are_errors():
+    net = build("lenet", 10, seed=0)
+    torch.nn.init.constant_(net.head.weight, float("nan"))
+    all_zero = replace(DATA, test_y=torch.zeros_like(DATA.test_y))  # argmax of NaN is class 0
+    assert measure_error(net, held_batches(all_zero, torch.device("cpu"))) == 100
+
+
+def test_an_error_is_measured_as_often_as_the_recipe_says_and_at_the_end():
+    result = fit(DATA, build("lenet", 10, seed=0), ERM(), replace(SMALL, epochs=5, test_every=3), progress=False)
+    assert [line["epoch"] for line in result["curve"] if "error" in line] == [3, 5]
+    assert result["error"] == result["curve"][-1]["error"] and result["best_epoch"] in (3, 5)
+
+
 def test_a_deadline_stops_after_an_epoch_and_the_rest_is_for_next_time(tmp_path):
     arguments = (DATA, build("lenet", 10, seed=0), LabelSmoothing(0.1, Mixup(1.0, rng=0)), SMALL)
     path = tmp_path / "a.pt"
     assert fit(*arguments, checkpoint=path, deadline=time.monotonic(), progress=False) is None
-    assert len(torch.load(path, weights_only=True)["curve"]) == 1
+    assert epochs_saved(path) == 1
     assert len(fit(*arguments, checkpoint=path, progress=False)["curve"]) == 4
 
 
 def test_a_compiled_network_is_the_same_network(monkeypatch, tmp_path):
     """With the backend that changes nothing, every weight ends bit for bit the same; the checkpoint is a plain one."""
     asked, real = [], torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model: asked.append(model) or real(model, backend="eager"))
+    monkeypatch.setattr(torch, "compile", lambda model, **_: asked.append(model) or real(model, backend="eager"))
     nets = [build("lenet", 10, seed=0) for _ in range(2)]
     for net, compile in zip(nets, (False, True), strict=True):
         fit(DATA, net, Mixup(1.0, rng=0), replace(SMALL, epochs=2), progress=False, compile=compile)
@@ -203,7 +265,33 @@ def test_learning_rates_of_the_recipes():
     assert [kmixup.learning_rate(e) for e in (0, 99.9, 100, 150)] == pytest.approx([0.1, 0.1, 0.01, 0.001])
     assert [recipe("infinite").learning_rate(e) for e in (49, 50, 199)] == pytest.approx([0.1, 0.02, 0.0008])
     cosine = [recipe("short15").learning_rate(e / 10) for e in range(151)]
-    assert cosine[0] == 0 and max(cosine) == cosine[15] == pytest.approx(0.1) and cosine[-1] == pytest.approx(0)
+    assert max(cosine) == cosine[15] == pytest.approx(0.1) and cosine[-1] == pytest.approx(0)
     assert all(math.isfinite(r.learning_rate(r.epochs)) for r in RECIPES.values())
-    with pytest.raises(ValueError, match="recipe must be one of quick"):
-        recipe("nothing")
+
+
+def test_the_first_and_the_last_step_of_a_cosine_move_the_weights():
+    rates = []
+
+    class Watching(ERM):
+        def loss(self, model, x, labels):
+            rates.append(training.optimizer.param_groups[0]["lr"])
+            return super().loss(model, x, labels)
+
+    training = start(Watching(), changes={"epochs": 1})
+    training.epoch()
+    assert len(rates) == 4 and min(rates) > 0
+
+
+def test_a_recipe_can_be_changed_in_words():
+    assert recipe("quick(epochs=3, lr=0.2)") == replace(RECIPES["quick"], epochs=3, lr=0.2)
+    for text in (
+        "nothing",
+        "quick(",
+        "quick(3)",
+        "quick(colour=1)",
+        "quick(epochs=0)",
+        "quick(epochs=1.5)",
+        "quick(lr='a')",
+    ):
+        with pytest.raises(ValueError, match="recipe"):
+            recipe(text)

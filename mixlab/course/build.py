@@ -3,50 +3,55 @@
 build/notebooks/   executed copies        build/html/   a page each, and index.html
 """
 
-import base64
-import io
-import json
+import asyncio
+import atexit
+import copy
+import html
 import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
-from mixlab.course.exercises import cut
 from mixlab.course.scales import scale
-from mixlab.data.downloads import whole
 from mixlab.places import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "build"
+FOLDERS = ("", "microscope", "solutions")  # the order in which a lesson's notebooks follow each other
 TIMEOUT = {"quick": 600, "full": None}  # seconds a cell may take
 SHOWN = ("image/png", "text/plain", "text/markdown", "text/html")  # output types that are committed
+LINK = re.compile(r"\]\((?!https?:|mailto:|attachment:|#)([^)#\s]+)")
+NO_ALT = 'alt="No description has been provided for this image"'  # what nbconvert writes
+STYLE = "<style>body{font:16px/1.7 system-ui;max-width:40em;margin:3em auto;padding:0 1em}</style>"
 
 
 def find(names: list[str] = ()) -> list[Path]:
-    """The notebooks in the order of the course, each followed by its solutions; or those of the given names."""
-    paths = [*NOTEBOOKS.glob("*.ipynb"), *NOTEBOOKS.glob("solutions/*.ipynb")]
-    paths.sort(key=lambda path: (path.stem, len(path.parts)))
+    """The notebooks in the order of the course, each lesson followed by its microscope and its solutions."""
+    paths = [path for folder in FOLDERS for path in sorted((NOTEBOOKS / folder).glob("*.ipynb"))]
+    paths.sort(key=lambda path: path.stem[:2])
+    if not paths:
+        raise ValueError(f"names: there are no notebooks in {NOTEBOOKS}; they come with the repository, so clone it")
     known = {_label(path): path for path in paths}
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"no notebook is called {', '.join(unknown)}; there are {', '.join(known)}")
+        raise ValueError(f"names: no notebook is called {', '.join(unknown)}; there are {', '.join(known)}")
     return [known[name] for name in names] if names else paths
 
 
 def run(names: list[str] = (), save: bool = False) -> int:
-    """Execute, one line per notebook; 0 if all of them ran to the end, 1 if not."""
+    """Execute, one line per notebook; 0 if all of them ran to the end, 1 if not, 130 if Ctrl-C stopped it."""
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # see the Makefile
     paths, failures, start = find(names), [], time.perf_counter()
-    for number, path in enumerate(paths, 1):
-        print(f"[{number}/{len(paths)}] {_label(path):24}", end=" ", flush=True)
-        began = time.perf_counter()
-        notebook, problem = _execute(path)
-        _write_copies(path, notebook)
-        print(f"{'failed' if problem else 'ok':6} {time.perf_counter() - began:6.1f} s", flush=True)
-        if problem:
-            failures.append((path, problem))
-        elif save:
-            _save(path, notebook)
+    try:
+        for number, path in enumerate(paths, 1):
+            print(f"[{number}/{len(paths)}] {_label(path):24}", end=" ", flush=True)
+            began, problem = time.perf_counter(), _run_one(path, save)
+            print(f"{'failed' if problem else 'ok':6} {time.perf_counter() - began:6.1f} s", flush=True)
+            failures += [(path, problem)] if problem else []
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+        return 130
     _write_index()
     for path, problem in failures:
         print(f"\n{_label(path)}:\n{problem}")
@@ -56,7 +61,7 @@ def run(names: list[str] = (), save: bool = False) -> int:
 
 
 def clean(notebook: dict) -> dict:
-    """What is committed: pictures, text and tables; no widgets, progress bars, timings or traces of a machine."""
+    """What is committed: pictures with their alternative text, text and tables; no widgets, timings or progress."""
     notebook["metadata"] = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -68,66 +73,106 @@ def clean(notebook: dict) -> dict:
     return notebook
 
 
-def _execute(path: Path):
+def alt_texts(notebook: dict) -> list[str | None]:
+    """The alternative text of every picture among the outputs, None where there is none."""
+    outputs = [out for cell in notebook["cells"] for out in cell.get("outputs", [])]
+    return [o["metadata"].get("image/png", {}).get("alt") for o in outputs if "image/png" in o.get("data", {})]
+
+
+def _run_one(path: Path, save: bool) -> str | None:
+    """Execute a notebook, write its copies; what went wrong, or None."""
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
 
-    notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(
-        notebook,
-        timeout=TIMEOUT[scale("quick")],
-        resources={"metadata": {"path": str(path.parent)}},
-        record_timing=False,
-        extra_arguments=["--log-level=40"],  # errors only: the lines of progress stay together
-    )
     try:
-        client.execute()
-    except (CellExecutionError, TimeoutError, RuntimeError) as problem:  # a cell failed, hung, or its kernel died
-        return notebook, re.sub(r"\x1b\[[0-9;]*m", "", str(problem))
-    return notebook, None
+        notebook = nbformat.read(path, as_version=4)
+        sources = [cell.source for cell in notebook.cells]
+        client = NotebookClient(
+            notebook,
+            timeout=TIMEOUT[scale("quick")],
+            resources={"metadata": {"path": str(path.parent)}},
+            record_timing=False,
+            extra_arguments=["--log-level=40"],  # errors only: the lines of progress stay together
+        )
+        problem = _execute(client)
+        _write(BUILD / "notebooks" / path.relative_to(NOTEBOOKS), notebook)
+        _write_page(path, notebook)
+        if problem or not save:
+            return problem
+        if _sources(path) != sources:
+            return "it was edited while it ran, so nothing was saved: run it again"
+        _write(path, clean(notebook))
+        return None
+    except Exception as problem:  # a file may be broken in any way; the others go on
+        return f"{type(problem).__name__}: {problem}"
 
 
-def _write_copies(path: Path, notebook) -> None:
-    import nbformat
+def _execute(client) -> str | None:
+    """Run all cells. In a thread, because nbclient takes Ctrl-C for itself where it can, and then goes on."""
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(lambda: asyncio.run(client.async_execute()))
+        try:
+            while not wait([job], timeout=0.5).done:
+                pass
+        except KeyboardInterrupt:
+            while not wait([job], timeout=0.1).done:  # a kernel that is killed ends the thread
+                if client.km is not None and client.km.provisioner is not None and client.km.provisioner.process:
+                    client.km.provisioner.process.kill()
+            atexit.unregister(client._cleanup_kernel)  # nbclient's: it would complain that there is none
+            raise
+    problem = job.exception()
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(problem) or repr(problem)) if problem else None
+
+
+def _write_page(path: Path, notebook) -> None:
+    """The page: links to pages, alternative texts, and the way on at its head."""
     from nbconvert import HTMLExporter
 
-    inside = path.relative_to(NOTEBOOKS)
-    copy, page = BUILD / "notebooks" / inside, (BUILD / "html" / inside).with_suffix(".html")
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, copy)
-    linked = nbformat.from_dict(json.loads(json.dumps(notebook)))
-    for cell in linked.cells:  # pages link to pages
+    shown = clean(copy.deepcopy(notebook))
+    for cell in shown.cells:
         if cell.cell_type == "markdown":
-            cell.source = re.sub(r"\]\(([\w./-]+)\.ipynb\)", r"](\1.html)", cell.source)
-    html, _ = HTMLExporter().from_notebook_node(linked, resources={"metadata": {"name": path.stem}})
-    page.write_text(html, encoding="utf-8")
+            cell.source = LINK.sub(lambda match: f"]({_linked(path, match[1])}", cell.source)
+    exporter = HTMLExporter()
+    exporter.log.setLevel("ERROR")
+    page, _ = exporter.from_notebook_node(shown, resources={"metadata": {"name": path.stem}})
+    for alt in alt_texts(shown):
+        page = page.replace(NO_ALT, f'alt="{html.escape(alt or "A figure of this lesson")}"', 1)
+    here, paths = find().index(path), find()
+    ways = {"contents": BUILD / "html" / "index.html"}
+    ways |= {_label(other): _page(other) for other in [*paths[max(here - 1, 0) : here], *paths[here + 1 : here + 2]]}
+    links = " · ".join(f'<a href="{_relative(target, _page(path))}">{name}</a>' for name, target in ways.items())
+    _page(path).parent.mkdir(parents=True, exist_ok=True)
+    _page(path).write_text(page.replace("<main>", f"<main><nav>{links}</nav>", 1), encoding="utf-8")
+
+
+def _linked(path: Path, link: str) -> str:
+    """A notebook's link, as its page has it: notebooks become pages, other files stay where they are."""
+    target = Path(os.path.normpath(path.parent / link))
+    return _relative(_page(target) if target in find() else target, _page(path))
 
 
 def _write_index() -> None:
-    pages = sorted((BUILD / "html").rglob("[0-9]*.html"), key=lambda p: (p.stem, len(p.parts)))
-    links = [p.relative_to(BUILD / "html") for p in pages]
-    items = "\n".join(f'<li><a href="{link.as_posix()}">{link.with_suffix("").as_posix()}</a></li>' for link in links)
-    style = "<style>body{font:16px/1.7 system-ui;max-width:40em;margin:3em auto;padding:0 1em}</style>"
-    text = f'<!doctype html><meta charset="utf-8"><title>mixlab</title>{style}<h1>mixlab</h1>\n<ul>\n{items}\n</ul>\n'
-    (BUILD / "html" / "index.html").write_text(text, encoding="utf-8")
+    pages = [(_label(path), _page(path)) for path in find() if _page(path).exists()]
+    index = BUILD / "html" / "index.html"
+    index.parent.mkdir(parents=True, exist_ok=True)
+    items = "\n".join(f'<li><a href="{_relative(page, index)}">{label}</a></li>' for label, page in pages)
+    head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    index.write_text(f"{head}<title>mixlab</title>{STYLE}<h1>mixlab</h1>\n<ul>\n{items}\n</ul>\n", encoding="utf-8")
 
 
-def _save(path: Path, notebook) -> None:
-    cleaned = clean(json.loads(json.dumps(notebook)))
-    _write_notebook(path, cleaned)
-    if path.parent.name == "solutions":
-        _write_notebook(NOTEBOOKS / "exercises" / path.name, cut(cleaned))
-
-
-def _write_notebook(path: Path, notebook: dict) -> None:
+def _sources(path: Path) -> list[str]:
     import nbformat
 
-    text = nbformat.writes(nbformat.from_dict(notebook))
-    path.parent.mkdir(exist_ok=True)
-    with whole(path) as temporary:
-        Path(temporary).write_text(text + "\n", encoding="utf-8")
+    return [cell.source for cell in nbformat.read(path, as_version=4).cells]
+
+
+def _write(path: Path, notebook) -> None:
+    import nbformat
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+    os.replace(temporary, path)  # whole or not there
 
 
 def _is_shown(output: dict) -> bool:
@@ -140,24 +185,19 @@ def _is_shown(output: dict) -> bool:
 def _clean_output(output: dict) -> dict:
     if "data" in output:
         output["data"] = {kind: value for kind, value in output["data"].items() if kind in SHOWN}
-        output["metadata"] = {}
+        alt = output.get("metadata", {}).get("image/png", {}).get("alt")
+        output["metadata"] = {"image/png": {"alt": alt}} if alt else {}
         if "image/png" in output["data"]:
             output["data"].pop("text/plain", None)  # "<Figure size …>"
-            output["data"]["image/png"] = _small_png(output["data"]["image/png"])
     return output
 
 
-def _small_png(encoded: str | list[str]) -> str:
-    """The picture in 255 colours: a third of the size, and no difference that an eye would find."""
-    from PIL import Image
+def _page(path: Path) -> Path:
+    return (BUILD / "html" / path.relative_to(NOTEBOOKS)).with_suffix(".html")
 
-    encoded = encoded if isinstance(encoded, str) else "".join(encoded)
-    picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
-    if picture.mode == "P":  # made small before
-        return encoded
-    file = io.BytesIO()
-    picture.convert("RGB").quantize(255, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode() + "\n"
+
+def _relative(target: Path, page: Path) -> str:
+    return Path(os.path.relpath(target, page.parent)).as_posix()
 
 
 def _label(path: Path) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 # Ten colours that stay apart for readers who do not tell red from green; the first two carry the two-class sets.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7f7f7f", "#8c6d31", "#9467bd", "#b3b300")
+DPI = 110
 
 
 def colours(y: Tensor) -> np.ndarray:
@@ -51,7 +52,7 @@ def decision_map(ax, predict, x: Tensor, resolution: int = 120, margin: float = 
 
 def weights(ax, matrix: Tensor, numbers: bool = True):
     """The matrix W of a plan: row i says what the new sample i is made of; white is 0."""
-    ax.imshow(matrix, cmap="Purples", vmin=0, vmax=1)
+    ax.imshow(np.asarray(matrix), cmap="Purples", vmin=0, vmax=1)
     if numbers:
         for (row, column), value in np.ndenumerate(np.asarray(matrix)):
             if value:
@@ -72,9 +73,76 @@ def label_bars(ax, y: Tensor):
 
 
 def panels(rows: int = 1, columns: int = 1, width: float = 3.0, height: float | None = None, **options):
-    """plt.subplots with one size per panel and tight spacing."""
+    """plt.subplots with one size per panel, tight spacing, and DPI dots an inch: three of these are 990 pixels wide."""
     size = (width * columns, (height or width) * rows)
-    return plt.subplots(rows, columns, figsize=size, layout="constrained", **options)
+    return plt.subplots(rows, columns, figsize=size, dpi=DPI, layout="constrained", **options)
+
+
+def strip(images: Tensor, y: Tensor, titles: list[str] = ()):
+    """Images (n, 3 or 1, h, w) in [0, 1] side by side, under each a bar with its soft label y (n, c). A figure."""
+    ratios = {"height_ratios": [8, 1]}
+    figure, axes = panels(2, len(images), 1.5, 0.9, squeeze=False, gridspec_kw=ratios)
+    for column, (image, label) in enumerate(zip(images, y, strict=True)):
+        above, below = axes[:, column]
+        above.imshow(image.movedim(0, -1).clamp(0, 1).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
+        above.set_title(titles[column] if titles else "", fontsize=9)
+        label_bars(below, label[None])
+        for ax in (above, below):
+            ax.set(xticks=[], yticks=[], xlabel="")
+    return figure
+
+
+def dots(ax, results: dict[str, tuple[float, float]], highlight: str | None = None):
+    """Methods as dots with error bars, the first on top: name -> (mean, standard error). Any number of them."""
+    for row, (name, (mean, error)) in enumerate(results.items()):
+        ax.errorbar(mean, row, xerr=error, fmt="o", capsize=3, color=COLOURS[5] if name == highlight else COLOURS[0])
+    ax.set(yticks=range(len(results)), yticklabels=results, ylim=(len(results) - 0.5, -0.5))
+    ax.grid(axis="x", alpha=0.3)
+    return ax
+
+
+def arrows(ax, matrix, names: list[str], widest: float = 8.0):
+    """Classes on a circle and an arrow from i to j as wide as matrix[i, j]; the diagonal is left out."""
+    matrix = np.where(np.eye(len(names), dtype=bool), 0.0, np.asarray(matrix, dtype=float))
+    angles = np.pi / 2 - 2 * np.pi * np.arange(len(names)) / len(names)
+    places = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    for (i, j), weight in np.ndenumerate(matrix / max(matrix.max(), 1e-12)):
+        if weight * widest > 0.1:
+            shape = {"arrowstyle": "-|>", "connectionstyle": "arc3,rad=0.15", "shrinkA": 16, "shrinkB": 16}
+            look = {
+                "color": COLOURS[i % 10],
+                "lw": weight * widest,
+                "alpha": 0.7,
+                "mutation_scale": 8 + 2 * weight * widest,
+            }
+            ax.annotate("", places[j], places[i], arrowprops={**shape, **look})
+    for place, name in zip(places, names, strict=True):
+        ax.text(*place, name, ha="center", va="center", fontsize=9)
+    ax.set(xlim=(-1.3, 1.3), ylim=(-1.3, 1.3))
+    _bare(ax).set_axis_off()
+    return ax
+
+
+def show(figure, alt: str) -> None:
+    """Display a figure with an alternative text that says what it shows, for readers who do not see it."""
+    from IPython.display import Image, display
+
+    display(Image(_png(figure), alt=alt))
+
+
+def frames(draw, settings: list[dict], alt: str) -> None:
+    """The static strip beside a slider: what draw(**values) shows at each of the settings, in a row."""
+    from IPython.display import Image, display
+    from PIL import Image as Picture
+
+    pictures = [Picture.open(io.BytesIO(_png(draw(**values)))).convert("RGB") for values in settings]
+    size = (sum(picture.width for picture in pictures), max(picture.height for picture in pictures))
+    whole, left, buffer = Picture.new("RGB", size, "white"), 0, io.BytesIO()
+    for picture in pictures:
+        whole.paste(picture, (left, 0))
+        left += picture.width
+    whole.save(buffer, "PNG")
+    display(Image(buffer.getvalue(), alt=alt))
 
 
 def line(number: int) -> dict:
@@ -94,16 +162,20 @@ def slider(draw, **controls):
     image = ipywidgets.Image(format="png")
 
     def redraw(_=None):
-        figure, buffer = draw(**{name: knob.value for name, knob in knobs.items()}), io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=80)
-        plt.close(figure)
-        image.value = buffer.getvalue()
+        image.value = _png(draw(**{name: knob.value for name, knob in knobs.items()}))
 
     for name, knob in knobs.items():
         knob.description = knob.description or name
         knob.observe(redraw, "value")
     redraw()
     return ipywidgets.VBox([*knobs.values(), image])
+
+
+def _png(figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    plt.close(figure)
+    return buffer.getvalue()
 
 
 def _bare(ax):

@@ -1,17 +1,19 @@
 """Any folder of images laid out by class, as one array of pixels.
 
     photos/cat/*.jpg, photos/dog/*.png            a fifth of every class is held out as the test set
-    photos/train/cat/*.jpg, photos/test/cat/*.jpg       test, or val, valid, validation
+    photos/train/cat/*.jpg, photos/test/cat/*.jpg       or training; test, testing, val, valid, validation
     tiny-imagenet-200/train/n01443537/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt
 
 Images may lie deeper than the class's folder. What is no image does not count, nor what begins with a dot, nor a folder
-of a class that begins with an underscore (`__MACOSX`).
+of a class that begins with an underscore (`__MACOSX`); torchvision's ImageFolder counts these, and passes over a
+folder that it may not read.
 """
 
 import hashlib
 import math
 import os
 import re
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +23,21 @@ import numpy as np
 from mixlab.data.downloads import bar
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-TESTS = ("test", "val", "valid", "validation")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # whatever its name, nothing else is opened
+TRAINS = ("train", "training")
+TESTS = ("test", "testing", "val", "valid", "validation")
 ANNOTATIONS = "val_annotations.txt"
 HELD_OUT = 0.2
-BLOCK = 256  # images a thread decodes in one go
+SAMPLES, BEGINNING = 256, 2**16  # files, and bytes of each, that are read for a folder's key
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder, before any image is opened. key changes when a file is added, removed, moved or edited."""
+    """What lies in a folder, before any image is opened.
+
+    key: of the names, labels and sizes of all files, and of what is in some, wherever the folder lies.
+    time: when a file was last changed, in ns.
+    """
 
     classes: tuple[str, ...]
     train: list[str]
@@ -37,62 +45,54 @@ class Listing:
     test: list[str]
     test_y: np.ndarray
     key: str
+    time: int
 
 
 def survey(folder: Path | str) -> Listing:
     """List a folder's images and their classes, sorted by name: that order is the order of the labels."""
     folder = Path(folder)
-    split = (folder / "train").is_dir()
-    train = _by_class(folder / "train" if split else folder)
-    if not split and not train.keys().isdisjoint(TESTS):
-        raise ValueError(f"{folder} holds {', '.join(train)} but no folder named train")
+    parts = _folders(folder)
+    trains, tests = ([name for name in parts if name.lower() in known] for known in (TRAINS, TESTS))
+    if len(trains) > 1 or (tests and not trains):
+        raise ValueError(f"{folder} must hold one folder named train, or else none named test, it holds {parts}")
+    train = _by_class(folder / trains[0] if trains else folder)
     if len(train) < 2:
         raise ValueError(f"{folder} must hold two folders of images or more, one for each class, got {list(train)}")
-    place = _test_folder(folder) if split else None
-    train, test = _hold_out(folder, train) if place is None else (train, _test_images(place, train))
+    places = [folder / name for name in sorted(tests, key=lambda name: TESTS.index(name.lower()))]
+    # val where it is annotated: Tiny-ImageNet's test has no labels
+    place = next(filter(_has_annotations, places), places[0] if places else None)
+    train, test = (train, _test_images(place, train)) if place else _hold_out(folder, train)
     names = tuple(sorted(train))
     lists = (*_flat(train, names), *_flat(test, names))
-    return Listing(_in_words(folder, names), *lists, _key(folder, *lists))
+    return Listing(_in_words(folder, names), *lists, *_key(folder, *lists))
 
 
-def decode(files: list[str], size: int | None = None) -> tuple[np.ndarray, bool]:
-    """Every image as uint8 (n, 3, height, width), decoded in parallel, and whether all of them were grey.
+def decode(files: list[str], size: int | None = None) -> np.ndarray:
+    """Every image as uint8 (n, 3, height, width), or (n, 1, …) if all are grey, decoded in parallel.
 
     size: cut the middle square out and scale it to size x size; None takes them as they are, all of one size.
     """
     first, _ = _read(files[0], size)
     pixels, grey = np.empty((len(files), *first.shape), np.uint8), np.empty(len(files), bool)
-    blocks = [slice(start, start + BLOCK) for start in range(0, len(files), BLOCK)]
-    problems = []
+
+    def fill(row: int) -> None:
+        image, grey[row] = _read(files[row], size)
+        if image.shape != first.shape:
+            _, height, width = image.shape
+            raise ValueError(
+                f"{files[row]} has {width} x {height} pixels, and {files[0]} others: choose one, as size=32"
+            )
+        pixels[row] = image
+
     # Threads, not processes: Pillow lets go of the interpreter while it decodes, and a notebook needs no main guard.
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         with bar(len(files), "decoding", unit=" images") as progress:
-            for found in pool.map(lambda block: _fill(pixels[block], grey[block], files[block], size), blocks):
-                problems += found
-                progress.update(BLOCK)
+            for _ in pool.map(fill, range(len(files))):
+                progress.update()
     finally:
         pool.shutdown(cancel_futures=True)
-    if problems:
-        shown = "".join(f"\n  {problem}" for problem in problems[:3]) + "\n  …" * (len(problems) > 3)
-        raise ValueError(f"{len(problems)} of {len(files)} images cannot be used:{shown}")
-    return pixels, bool(grey.all())
-
-
-def _fill(pixels: np.ndarray, grey: np.ndarray, files: list[str], size: int | None) -> list[str]:
-    """Decode files into pixels (n, 3, height, width) and grey (n,); what is wrong with those that do not fit."""
-    problems = []
-    for row, file in enumerate(files):
-        try:
-            image, grey[row] = _read(file, size)
-            if image.shape != pixels.shape[1:]:
-                (_, height, width), (_, *others) = image.shape, pixels.shape[1:]
-                many = f"{width} x {height} pixels where the first has {others[1]} x {others[0]}"
-                raise ValueError(f"{file}: {many}: say which size you want, as in size=32")
-            pixels[row] = image
-        except ValueError as problem:
-            problems.append(str(problem))
-    return problems
+    return pixels[:, :1] if grey.all() else pixels
 
 
 def _read(file: str, size: int | None) -> tuple[np.ndarray, bool]:
@@ -100,28 +100,32 @@ def _read(file: str, size: int | None) -> tuple[np.ndarray, bool]:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             if size:
                 image.draft(None, (2 * size, 2 * size))  # a JPEG can be decoded small, which is faster
             if "exif" in image.info:
                 image = ImageOps.exif_transpose(image)  # cameras note how they were held
             if image.mode[0] in "IF":
-                raise ValueError("more than 8 bits a channel: save it with 8")
+                raise ValueError("more than 8 bits a channel")
             grey = image.mode in ("1", "L", "LA")
             image = image.convert("RGBA") if "transparency" in image.info else image
             image = image.convert("RGB")
             image = ImageOps.fit(image, (size, size)) if size else image
             return np.asarray(image).transpose(2, 0, 1), grey
     except Exception as problem:  # decoders fail in many ways, and all mean the same here
-        raise ValueError(f"{file}: not readable ({problem}): restore it or take it away") from problem
+        raise ValueError(f"{file} cannot be used ({problem}): restore it or take it away") from problem
+
+
+def _folders(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] not in "._")
+    except OSError as problem:
+        raise ValueError(f"{folder} cannot be read ({problem.strerror})") from problem
 
 
 def _by_class(folder: Path) -> dict[str, list[str]]:
     """Class name -> files, for every folder in `folder`."""
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}")
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] not in "._")
-    found = {name: _images(folder / name) for name in names}
+    found = {name: _images(folder / name) for name in _folders(folder)}
     empty = [name for name, files in found.items() if not files]
     if empty and len(empty) < len(found):
         raise ValueError(f"no image in {folder / empty[0]}: a class needs some ({', '.join(SUFFIXES)})")
@@ -129,9 +133,14 @@ def _by_class(folder: Path) -> dict[str, list[str]]:
 
 
 def _images(folder: Path) -> list[str]:
+    def refuse(problem: OSError):
+        raise ValueError(f"{problem.filename} cannot be read ({problem.strerror})") from problem
+
     found = []
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if name[0] != "."]
+        if linked := [name for name in folders if os.path.islink(os.path.join(place, name))]:
+            raise ValueError(f"{os.path.join(place, linked[0])} is a link to a folder, which may lead in a circle")
         found += [os.path.join(place, f) for f in files if f[0] != "." and f.lower().endswith(SUFFIXES)]
     return sorted(found)
 
@@ -148,26 +157,14 @@ def _hold_out(folder: Path, found: dict[str, list[str]]) -> tuple[dict[str, list
     return train, test
 
 
-def _test_folder(folder: Path) -> Path | None:
-    """val where it is annotated (Tiny-ImageNet's test has no labels), else the first of TESTS that is there."""
-    there = [folder / name for name in TESTS if (folder / name).is_dir()]
-    return next(filter(_has_annotations, there), there[0] if there else None)
-
-
 def _test_images(place: Path, train: dict[str, list[str]]) -> dict[str, list[str]]:
     found = _annotated(place) if _has_annotations(place) else _by_class(place)
-    if not found:
-        raise ValueError(f"{place} must hold a folder of images for each class, it holds none")
     strangers = sorted(found.keys() - train.keys())
-    if not strangers:
+    if found and not strangers:
         return found
-    text = f"{place} holds classes that the training set has not: {', '.join(strangers[:5])}"
-    if strangers == ["images"]:
-        text += (
-            f". Tiny-ImageNet keeps all these images in one folder and their labels in {ANNOTATIONS}, which is not "
-            f"there; by folder they would all be of one class, and no network right on more than {100 / len(train):g}%"
-        )
-    raise ValueError(text)
+    # Without its annotations, Tiny-ImageNet's val is one folder: one class, on which no network is right.
+    hint = f"; Tiny-ImageNet's labels are in {ANNOTATIONS}, which is not there" if strangers == ["images"] else ""
+    raise ValueError(f"{place} must hold folders named like the training set's, it holds {strangers[:5]}{hint}")
 
 
 def _has_annotations(place: Path) -> bool:
@@ -204,13 +201,18 @@ def _in_words(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(words.get(name, name).split(",")[0] for name in names)
 
 
-def _key(folder: Path, train: list[str], train_y: np.ndarray, test: list[str], test_y: np.ndarray) -> str:
-    """A digest of every file's name, label, size and time of change."""
-    digest, above = hashlib.sha256(), len(str(folder))
-    for files, labels in ((train, train_y), (test, test_y)):
-        for file, label in zip(files, labels.tolist(), strict=True):
-            facts = os.stat(file)
-            line = f"{file[above:]}\0{label}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
-        digest.update(b"\n")
-    return digest.hexdigest()
+def _key(folder: Path, train: list[str], train_y: np.ndarray, test: list[str], test_y: np.ndarray) -> tuple[str, int]:
+    """The key and the time of a Listing; refuses what is no file, such as a pipe, which nobody may ever write to."""
+    digest, above, last = hashlib.sha256(str(len(train)).encode()), len(str(folder)) + 1, 0
+    labels = [*train_y.tolist(), *test_y.tolist()]
+    for row, (file, label) in enumerate(zip(train + test, labels, strict=True)):
+        facts = os.stat(file)
+        if not stat.S_ISREG(facts.st_mode):
+            raise ValueError(f"{file} must be a file, it is something else, such as a pipe")
+        name = file[above:].replace(os.sep, "/")
+        digest.update(f"\0{name}\0{label}\0{facts.st_size}\0".encode("utf-8", "surrogateescape"))
+        if row % -(-len(labels) // SAMPLES) == 0:
+            with open(file, "rb") as content:
+                digest.update(content.read(BEGINNING))
+        last = max(last, facts.st_mtime_ns)
+    return digest.hexdigest(), last

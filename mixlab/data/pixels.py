@@ -1,67 +1,56 @@
-"""A decoded data set in one file that is mapped into memory: no decoding, no copy, and a checksum over all of it.
+"""A decoded data set in one file: written by `torch.save`, and mapped into memory by `torch.load`, without a copy."""
 
-8 hex digits: CRC-32 of all that follows the first line; 8 hex digits: where the values begin
-one line of JSON, padded with spaces: key, classes, mean, std, and shape and type of each array
-the values of each array, one after the other
-"""
-
-import json
+import hashlib
 import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from mixlab.data.downloads import whole
+from mixlab.data.downloads import atomic_write
 
-FORMAT = 1
-CHECK, LINE = 9, 18  # bytes of the checksum, and of the first line
-
-
-def write(path: Path, key: str, train_x, train_y, test_x, test_y, classes: tuple[str, ...]) -> None:
-    """Images uint8 (n, channels, height, width), labels (n,). key: what the images were made of."""
-    arrays = {"train_y": train_y, "test_y": test_y, "train_x": train_x, "test_x": test_x}  # int64 first: aligned
-    arrays = {k: np.ascontiguousarray(a, np.int64 if k.endswith("y") else np.uint8) for k, a in arrays.items()}
-    mean, std = moments(train_x)
-    head = {"format": FORMAT, "key": key, "classes": list(classes), "mean": mean, "std": std}
-    head["arrays"] = {k: [str(a.dtype), list(a.shape)] for k, a in arrays.items()}
-    text = json.dumps(head).encode()
-    begin = -(-(LINE + len(text) + 1) // 4096) * 4096
-    head_lines = f"{begin:08x}\n".encode() + text.ljust(begin - LINE - 1) + b"\n"
-    pieces = [head_lines, *(array.reshape(-1).view(np.uint8) for array in arrays.values())]
-    check = 0
-    for piece in pieces:
-        check = zlib.crc32(piece, check)
-    with whole(path) as temporary, open(temporary, "wb") as file:
-        for piece in [f"{check:08x} ".encode(), *pieces]:
-            file.write(piece)
+TENSORS = ("train_x", "train_y", "test_x", "test_y", "mean", "std")
 
 
-def read(path: Path, key: str) -> dict | None:
-    """train_x, train_y, test_x, test_y, classes, mean, std; None if there is no file, or one of another key.
+def write(path: Path, made_of: tuple, name: str, train_x, train_y, test_x, test_y, classes: tuple[str, ...]) -> None:
+    """Images uint8 (n, channels, height, width), labels (n,). made_of: (key, time): see `read`."""
+    mean, std = map(torch.tensor, moments(train_x))
+    x = [torch.from_numpy(np.ascontiguousarray(images, np.uint8)) for images in (train_x, test_x)]
+    y = [torch.from_numpy(np.ascontiguousarray(labels, np.int64)) for labels in (train_y, test_y)]
+    found = dict(zip(TENSORS, (x[0], y[0], x[1], y[1], mean, std), strict=True))
+    found |= {"made_of": made_of, "name": name, "classes": tuple(classes)}
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:  # open: else torch hides what the disk says
+        torch.save(found | {"digest": digest(*found.values())}, file)
 
-    A damaged file counts as none, with a warning. The tensors may be written to: the file does not change.
+
+def read(path: Path, key: str, time: int = 0) -> dict | None:
+    """name, classes and TENSORS; None if there is no such file, or one of another key, or of files older than `time`.
+
+    key: what the images were made of, or how that begins. A damaged file counts as none, with a warning. The tensors
+    may be written to: the file does not change.
     """
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
-        raw = np.memmap(path, np.uint8, "c")
-        checked, begin = (int(word, 16) for word in bytes(raw[:LINE]).split())
-        if zlib.crc32(raw[CHECK:]) != checked:
+        found = torch.load(path, mmap=True, weights_only=True)
+        if found.pop("digest") != digest(*found.values()):
             raise ValueError("its checksum does not fit")
-    except ValueError as problem:
-        warnings.warn(f"{path} is damaged ({problem}): it is made again from the images", stacklevel=4)
+        made_of = found.pop("made_of")
+        return found if made_of[0].startswith(key) and made_of[1] >= time else None
+    except Exception as problem:  # a damaged file fails in many ways
+        warnings.warn(f"{path} is damaged ({problem}) and not used", stacklevel=4)
         return None
-    head = json.loads(bytes(raw[LINE:begin]))
-    if (head["format"], head["key"]) != (FORMAT, key):
-        return None
-    fields = {"classes": tuple(head["classes"]), "mean": torch.tensor(head["mean"]), "std": torch.tensor(head["std"])}
-    for name, (dtype, shape) in head["arrays"].items():
-        end = begin + int(np.prod(shape)) * np.dtype(dtype).itemsize
-        fields[name] = torch.from_numpy(raw[begin:end].view(dtype).reshape(shape))
-        begin = end
-    return fields
+
+
+def digest(*values) -> str:
+    """Twelve hex digits of all values; of a tensor, its type, shape and CRC-32, which takes a second for a gigabyte."""
+    facts = [
+        (str(v.dtype), tuple(v.shape), zlib.crc32(v.cpu().contiguous().numpy())) if isinstance(v, Tensor) else v
+        for v in values
+    ]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
 def moments(x: np.ndarray) -> tuple[list[float], list[float]]:

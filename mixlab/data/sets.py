@@ -1,35 +1,33 @@
 """Data sets by name, each as one small object: pixels as uint8, labels, class names, mean and standard deviation.
 
-    data = load("cifar10")            # or shapes, digits, cifar100, svhn, mnist, fashion-mnist, tiny-imagenet
+    data = load("cifar10")            # or shapes, digits, cifar100, svhn, mnist, fashion-mnist, tiny-imagenet, …
     data = load("photos", size=32)    # or a folder of images laid out by class: see folders.py
 
 A set is looked for in `root` (else the folder MIXLAB_DATA, else data/cache), then on the server MIXLAB_MIRROR, then at
 its origin. A mirror is that same folder on any web server: `python -m http.server` in data/cache makes one. Pixels are
-decoded once, into `NAME.pixels` beside the download; later loads map that file into memory.
+decoded once, into a file NAME.pt of that folder, which may be carried to another machine without the images.
 """
 
-import gzip
-import hashlib
+import errno
+import glob
 import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mixlab.data import folders, pixels
-from mixlab.data.downloads import alone, fetch, unpack
+from mixlab.data import folders, originals, pixels
+from mixlab.data.downloads import one_at_a_time
 from mixlab.data.subsets import pick
-from mixlab.places import ROOT
+from mixlab.places import user_folder, usual_cache
 
-TINY_ORIGIN, TINY_MD5 = "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de"
-SPEECH_ORIGIN, SPEECH_MD5 = "http://download.tensorflow.org/data/", "3cd23799cb2bbdec517f1cc028f8d43c"
-SPOKEN_ORIGIN = "https://github.com/Jakobovski/free-spoken-digit-dataset"
-TINY_FOLDERS = ("tiny-imagenet-200", "tiny-imagenet")  # the first as its archive calls it
 TINY_COUNTS = (100_000, 10_000)
+RESIZED = ("mnist", "fashion-mnist")
+DRAWN = ("n_train", "n_test", "seed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +46,11 @@ class Data:
     mean: torch.Tensor
     std: torch.Tensor
 
+    @cached_property
+    def key(self) -> str:
+        """A short digest of all that training and its test see, whatever the name: another pixel, another key."""
+        return pixels.digest(*(getattr(self, name) for name in pixels.TENSORS), len(self.classes))
+
     def __repr__(self) -> str:
         shape = " x ".join(str(side) for side in self.train_x.shape[1:])
         counts = f"{len(self.train_x):,} training and {len(self.test_x):,} test images"
@@ -57,50 +60,114 @@ class Data:
 def load(name: str | Path, root: Path | str | None = None, size: int | None = None, **drawn) -> Data:
     """A data set by name, or a folder of images by its path, or by its name in `root`.
 
-    size: side in pixels for shapes, digits and folders; None takes them as they are. drawn: n_train, n_test and seed of
-    shapes. Downloads, unpacks and decodes what has to be, once; says what to do where it cannot.
+    size: side in pixels for shapes, digits, folders and the two MNISTs, which are resized bilinearly; None takes them
+    as they are. drawn: n_train, n_test and seed of shapes. Downloads, unpacks and decodes what has to be, once; says
+    what to do where it cannot.
     """
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-        raise ValueError(f"size must be a whole number of pixels, got {size!r}")
-    if drawn and name != "shapes":
-        raise ValueError(f"{', '.join(drawn)}: only shapes are drawn to order; data.subsets has parts of other sets")
+    _check(name, root, size, drawn)
     if name == "shapes":
         return _shapes(size or 32, **drawn)
     if name == "digits":
         return _digits(size)
-    root = find_root(root)
-    if name in PUBLISHED:
-        if size is not None:
-            raise ValueError(f"size cannot be chosen for {name}: it is used at the size it was published in")
-        return _cached(root / f"{name}.pixels", str(name), str(name), lambda: PUBLISHED[name](root))
-    if name == "tiny-imagenet":
-        return _folder(_tiny_imagenet(root), root, size, TINY_COUNTS)
-    place = next((p for p in (Path(name).expanduser(), root / name) if p.is_dir()), None)
-    if place is None:
-        known = ", ".join(["shapes", "digits", *PUBLISHED, "tiny-imagenet"])
-        raise ValueError(f"name must be one of {known}, or a folder of images here or in {root}, got {str(name)!r}")
-    return _folder(place, root, size)
+    return prepare(root, lambda places: _find(name, places, size))
 
 
-def _cached(path: Path, name: str, key: str, decode: Callable) -> Data:
-    """What `path` holds, if it was made of the same files; else decode, write it, and read it back."""
-    fields = pixels.read(path, key)
-    if fields is None:
-        with alone(path.parent):
-            fields = pixels.read(path, key)  # another process may have made it while this one waited
-            if fields is None:
-                pixels.write(path, key, *decode())
-                fields = pixels.read(path, key)
-    if fields is None:
-        raise OSError(f"{path} was written, but does not read back as it was: the disk may be failing")
-    return Data(name, **fields)
+def prepare(root: Path | str | None, find: Callable):
+    """find([root]), which may write to that folder; where it cannot, find([root, the user's cache folder]).
 
-
-def find_root(root: Path | str | None) -> Path:
+    Whatever is there is read from any of the places, and what is new goes to the last.
+    """
     chosen = root or os.environ.get("MIXLAB_DATA")
     if chosen and not Path(chosen).is_dir():
         raise ValueError(f"{'root' if root else 'MIXLAB_DATA'} must be a folder, there is none at {chosen}: make it")
-    return Path(chosen or ROOT / "data" / "cache")
+    first, instead = Path(chosen or usual_cache()), user_folder("cache")
+    try:
+        return find([first])
+    except OSError as problem:
+        if problem.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or first == instead:
+            raise
+        warnings.warn(f"{problem}. Until then it is kept in {instead}", stacklevel=3)
+    return find([first, instead])
+
+
+def _find(name: str | Path, places: list[Path], size: int | None) -> Data:
+    if name in originals.READERS:
+        return _original(str(name), places, size)
+    if name == "tiny-imagenet":
+        folder = originals.existing(places, *originals.TINY)
+        for packed in [] if folder else filter(None, (_packed(name, places, size) for name in originals.TINY)):
+            if (len(packed.train_x), len(packed.test_x)) == TINY_COUNTS:
+                return packed
+        return _folder(folder or originals.tiny_imagenet(places), places, size, TINY_COUNTS)
+    folder = originals.existing([Path(), *places], str(Path(name).expanduser()))
+    found = _folder(folder, places, size) if folder else _packed(str(name), places, size)
+    if found is None:
+        known = ", ".join(["shapes", "digits", *originals.READERS, "tiny-imagenet"])
+        raise ValueError(f"name must be one of {known}, or a folder here or in {places[0]}, got {str(name)!r}")
+    return found
+
+
+def _original(name: str, places: list[Path], size: int | None) -> Data:
+    if size is not None and name not in RESIZED:
+        raise ValueError(f"size cannot be chosen for {name}: it is used at the size it was published in")
+
+    def decode():
+        train_x, train_y, test_x, test_y, classes = originals.READERS[name](places)
+        if size:
+            train_x, test_x = (_resized(torch.tensor(x), size).numpy() for x in (train_x, test_x))
+        return train_x, train_y, test_x, test_y, classes
+
+    stem = _stem(name, size)
+    return _cached(places, stem, stem, _sized(name, size), decode)
+
+
+def _folder(folder: Path, places: list[Path], size: int | None, counts: tuple[int, int] | None = None) -> Data:
+    folder = folder.resolve()
+    listing = folders.survey(folder)
+    found = (len(listing.train), len(listing.test))
+    if counts and found != counts:
+        raise ValueError(f"{folder} holds {found} training and test images, not {counts}: delete it and load it again")
+
+    def decode():
+        train_x, test_x = np.split(folders.decode(listing.train + listing.test, size), [found[0]])
+        return train_x, listing.train_y, test_x, listing.test_y, listing.classes
+
+    name = folder.name + " (folder)" * (folder.name in originals.READERS)  # not the original it is named for
+    if folder.name in originals.TINY and found == TINY_COUNTS:
+        name = "tiny-imagenet"
+    stem = _stem(folder.name, size)
+    key = f"{stem} {listing.key}"
+    return _cached(places, f"{stem}-{listing.key[:8]}", key, _sized(name, size), decode, listing.time)
+
+
+def _packed(name: str, places: list[Path], size: int | None) -> Data | None:
+    """The decoded images of a folder of the places that is not there itself."""
+    stem = _stem(name, size)
+    if Path(stem).name != stem:  # not a name but a path, which would be another folder
+        return None
+    files = [file for place in places for file in sorted(place.glob(f"{glob.escape(stem)}-????????.pt"))]
+    found = [fields for file in files if (fields := pixels.read(file, f"{stem} "))]
+    if len(found) > 1:
+        raise ValueError(f"name {name!r} fits several decoded sets: keep one of {', '.join(map(str, files))}")
+    return Data(**found[0]) if found else None
+
+
+def _cached(places: list[Path], stem: str, key: str, name: str, decode: Callable, time: int = 0) -> Data:
+    """What the file `stem`.pt holds, if it was made of the same files; else decode, write it, and read it back."""
+
+    def find():
+        return next((fields for p in places if (fields := pixels.read(p / f"{stem}.pt", key, time))), None)
+
+    fields = find()
+    if fields is None:
+        with one_at_a_time(places[-1]):
+            fields = find()  # another process may have made it while this one waited
+            if fields is None:
+                pixels.write(places[-1] / f"{stem}.pt", (key, time), name, *decode())
+                fields = find()
+    if fields is None:
+        raise OSError(f"{places[-1] / stem}.pt was written, but does not read back as it was: the disk may be failing")
+    return Data(**fields)
 
 
 def _shapes(size: int, n_train: int = 6000, n_test: int = 2000, seed: int = 0) -> Data:
@@ -118,141 +185,37 @@ def _digits(size: int | None) -> Data:
     from sklearn.datasets import load_digits
 
     found = load_digits()
-    x = torch.from_numpy(found.images).float()[:, None] * (255 / 16)
-    if size:
-        x = torch.nn.functional.interpolate(x, (size, size), mode="bilinear")
-    x, y = x.round().byte(), torch.from_numpy(found.target).long()
+    x = _resized(torch.from_numpy(found.images)[:, None] * (255 / 16), size or 8)
+    y = torch.from_numpy(found.target).long()
     quota = np.ceil(folders.HELD_OUT * np.bincount(found.target)).astype(int)
     test = torch.zeros(len(y), dtype=torch.bool)
     test[pick(y, quota, 0)] = True
     mean, std = map(torch.tensor, pixels.moments(x[~test].numpy()))
-    name = "digits" if size is None else f"digits ({size} x {size})"
-    return Data(name, x[~test], y[~test], x[test], y[test], tuple("0123456789"), mean, std)
+    return Data(_sized("digits", size), x[~test], y[~test], x[test], y[test], tuple("0123456789"), mean, std)
 
 
-def _folder(place: Path, root: Path, size: int | None, counts: tuple[int, int] | None = None) -> Data:
-    place = place.resolve()
-    listing = folders.survey(place)
-    found = (len(listing.train), len(listing.test))
-    if counts and found != counts:
-        raise ValueError(f"{place} holds {found} training and test images, not {counts}: delete it and load it again")
-    which = hashlib.sha256(f"{place}\0{size}".encode()).hexdigest()[:8]  # folders of one name do not share a file
-
-    def decode():
-        images, grey = folders.decode(listing.train + listing.test, size)
-        images = images[:, :1] if grey else images  # greyscale files among colour ones are kept as colour
-        train_x, test_x = np.split(images, [found[0]])
-        return train_x, listing.train_y, test_x, listing.test_y, listing.classes
-
-    return _cached(root / f"{place.name}-{which}.pixels", _true_name(place, found, size), listing.key, decode)
+def _resized(x: torch.Tensor, size: int) -> torch.Tensor:
+    return torch.nn.functional.interpolate(x.float(), (size, size), mode="bilinear").round().byte()
 
 
-def _true_name(place: Path, found: tuple[int, int], size: int | None) -> str:
-    """What records call a folder: by its own name, which is not that of an original that it is not."""
-    name = f"{place.name} (folder)" if place.name in PUBLISHED else place.name
-    if place.name in TINY_FOLDERS and found == TINY_COUNTS:
-        name = "tiny-imagenet"
+def _sized(name: str, size: int | None) -> str:
     return name if size is None else f"{name} ({size} x {size})"
 
 
-def _tiny_imagenet(root: Path) -> Path:
-    for name in TINY_FOLDERS:
-        if (root / name).is_dir():
-            return root / name
-    with alone(root):
-        folder, archive = root / TINY_FOLDERS[0], root / f"{TINY_FOLDERS[0]}.zip"
-        if folder.is_dir():  # another process may have unpacked it while this one waited
-            return folder
-        return unpack(fetch(archive, addresses(root, archive, TINY_ORIGIN), TINY_MD5), folder)
+def _stem(name: str, size: int | None) -> str:
+    return name if size is None else f"{name}-{size}px"
 
 
-def _cifar(kind: str, root: Path):
-    from torchvision import datasets
-
-    source = getattr(datasets, kind)
-    folder, archive = root / source.base_folder, root / source.filename
-    if not folder.is_dir():
-        unpack(fetch(archive, addresses(root, archive, source.url), source.tgz_md5), folder)
-    try:
-        with warnings.catch_warnings():  # the files are older than what NumPy now warns of
-            warnings.simplefilter("ignore")
-            train, test = source(root, train=True), source(root, train=False)
-    except RuntimeError as problem:  # torchvision knows the checksum of every file
-        raise ValueError(f"{folder} is damaged ({problem}): delete it and load again") from problem
-    x = [split.data.transpose(0, 3, 1, 2) for split in (train, test)]
-    return x[0], np.array(train.targets), x[1], np.array(test.targets), tuple(train.classes)
-
-
-def _svhn(root: Path):
-    from torchvision.datasets import SVHN
-
-    found = []
-    for split in ("train", "test"):
-        url, filename, md5 = SVHN.split_list[split]
-        file = root / "svhn" / filename
-        fetch(file, addresses(root, file, url), md5)
-        part = SVHN(file.parent, split=split)
-        found += [part.data, part.labels]
-    return *found, tuple("0123456789")
-
-
-def _mnist(kind: str, root: Path):
-    from torchvision import datasets
-
-    source = getattr(datasets, kind)
-    found = []
-    for filename, md5 in source.resources:
-        file = root / kind / "raw" / filename
-        fetch(file, addresses(root, file, *(mirror + filename for mirror in source.mirrors)), md5)
-        found.append(_idx(file))
-    train_x, train_y, test_x, test_y = found
-    classes = tuple(name.split(" - ")[0] for name in source.classes)
-    return train_x[:, None], train_y, test_x[:, None], test_y, classes
-
-
-def _speech_commands(root: Path):
-    """Version 0.01, the one that the mixup paper used: 30 words."""
-    from mixlab.data import speech
-
-    folder, archive = root / "speech-commands", root / "speech_commands_v0.01.tar.gz"
-    if not folder.is_dir():
-        unpack(fetch(archive, addresses(root, archive, SPEECH_ORIGIN + archive.name), SPEECH_MD5), folder)
-    return speech.commands(folder)
-
-
-def _spoken_digits(root: Path):
-    from mixlab.data import speech
-
-    folder = root / "free-spoken-digits"
-    if not folder.is_dir():
-        raise ValueError(f"free-spoken-digits is not in {root}: git clone {SPOKEN_ORIGIN} {folder}")
-    return speech.digits(folder)
-
-
-PUBLISHED: dict[str, Callable] = {
-    "cifar10": partial(_cifar, "CIFAR10"),
-    "cifar100": partial(_cifar, "CIFAR100"),
-    "svhn": _svhn,
-    "mnist": partial(_mnist, "MNIST"),
-    "fashion-mnist": partial(_mnist, "FashionMNIST"),
-    "speech-commands": _speech_commands,
-    "free-spoken-digits": _spoken_digits,
-}
-
-
-def addresses(root: Path, file: Path, *origins: str) -> list[str]:
-    """Where to ask for a file of `root`: the mirror, which has the same folders, and then the origins."""
-    mirror = os.environ.get("MIXLAB_MIRROR")
-    if not mirror:
-        return list(origins)
-    if not mirror.startswith(("http://", "https://")):
-        raise ValueError(f"MIXLAB_MIRROR must begin with http:// or https://, got {mirror!r}; a folder is MIXLAB_DATA")
-    return [f"{mirror.rstrip('/')}/{file.relative_to(root).as_posix()}", *origins]
-
-
-def _idx(file: Path) -> np.ndarray:
-    """MNIST's own format: two zeros, the type (8: uint8), the number of axes, their lengths, the values."""
-    raw = gzip.decompress(file.read_bytes())
-    axes = raw[3]
-    shape = np.frombuffer(raw, ">i4", axes, offset=4)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
+def _check(name, root, size, drawn: dict) -> None:
+    if not isinstance(name, str | os.PathLike) or not str(name):
+        raise ValueError(f"name must be the name of a data set or a folder, got {name!r}")
+    if root is not None and not isinstance(root, str | os.PathLike):
+        raise ValueError(f"root must be a folder, got {root!r}")
+    unknown = [word for word in drawn if name != "shapes" or word not in DRAWN]
+    if unknown:
+        allowed = f"root, size and, for shapes alone, {', '.join(DRAWN)}; data.subsets has parts of other sets"
+        raise ValueError(f"{', '.join(unknown)}: load takes {allowed}")
+    for word, value in {**drawn, **({} if size is None else {"size": size})}.items():
+        least = 0 if word == "seed" else 1
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{word} must be a whole number of at least {least}, got {value!r}")

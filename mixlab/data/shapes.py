@@ -1,106 +1,22 @@
-"""Shapes: a 32 x 32 colour data set of ten classes that is drawn, not downloaded.
+"""Shapes: a colour data set of ten classes that is drawn, not downloaded.
 
 Every picture is one object on a textured ground, with confetti behind it and in front of it. Colour, size, place, turn
 and proportions are random and say nothing about the class; only the outline does. Some outlines lie close to each
-other on purpose (a diamond is a slanted square, a rounded square is nearly a disc, a ring has a hole that a disc has
-not, a star is a cross with one more arm), so a network that has learned the classes still has something to confuse.
+other on purpose (a diamond is a slanted square, a ring has a hole that a disc has not, a star is a cross with one more
+arm), so a network that has learned the classes still has something to confuse.
 
-An object is a signed distance function: negative inside, positive outside, zero on the outline. With the distance in
-pixels, `0.5 - distance` clamped to [0, 1] is how much of a pixel the object covers, and that is all the anti-aliasing
-there is. Coordinates run from -1 to 1 over the picture, x to the right and y down, so `size` only sets the sharpness.
+An outline is a signed distance. In pixels, `0.5 - distance` clamped to [0, 1] is how much of a pixel the object covers.
+Coordinates run from -1 to 1 over the picture, x to the right and y down, so `size` only sets the sharpness.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from mixlab.data.outlines import CLASSES, OUTLINES, TURNS, length
+
 BLOCK_PIXELS = 2**16  # pixels drawn at once (64 images of 32 x 32): small enough to stay in the processor's cache
-
-
-# Outlines: u, v (n, h, w) are coordinates in which the object about fills the unit circle, t (n, 1, 1) in [0, 1] is a
-# free proportion; the result (n, h, w) is a signed distance.
-
-
-def _disc(u, v, t):
-    return np.sqrt(u * u + v * v) - (0.85 + 0.1 * t)
-
-
-def _ring(u, v, t):
-    hole, rim = 0.14 + 0.4 * t, 0.92
-    return np.abs(np.sqrt(u * u + v * v) - (rim + hole) / 2) - (rim - hole) / 2
-
-
-def _crescent(u, v, t):
-    """A disc with a bite of another disc."""
-    bite = np.sqrt((u - 0.8 + 0.3 * t) ** 2 + v * v) - 0.78
-    return np.maximum(np.sqrt(u * u + v * v) - 0.97, -bite)
-
-
-def _square(u, v, t):
-    """Corners from sharp to well rounded."""
-    corner = 0.4 * t
-    u, v = np.abs(u) - (0.78 - corner), np.abs(v) - (0.78 - corner)
-    outside = np.sqrt(np.maximum(u, 0) ** 2 + np.maximum(v, 0) ** 2)
-    return outside + np.minimum(np.maximum(u, v), 0) - corner
-
-
-def _diamond(u, v, t):
-    """A rhombus, always longer than wide."""
-    length, width = 1.05, 0.69 + 0.13 * t
-    return (width * np.abs(u) + length * np.abs(v) - length * width) / np.sqrt(length**2 + width**2)
-
-
-def _triangle(u, v, t):
-    return np.maximum(math.sqrt(0.75) * np.abs(u) - 0.5 * v, v) - (0.47 + 0.06 * t)
-
-
-def _star(u, v, t):
-    """Mirrors fold the plane onto one half of one point of the star, where the outline is a single line."""
-    c, s = math.cos(math.radians(54)), math.sin(math.radians(54))  # the direction of a notch; the tip is at (0, 1)
-    for _ in range(2):
-        u = np.abs(u)
-        below = np.maximum(s * u - c * v, 0)
-        u, v = u - 2 * s * below, v + 2 * c * below
-    notch = 0.4 + 0.1 * t
-    across, along = 1 - notch * s, notch * c
-    return (across * np.abs(u) + along * (v - 1)) / np.sqrt(across**2 + along**2)
-
-
-def _cross(u, v, t):
-    half, u, v = 0.2 + 0.12 * t, np.abs(u), np.abs(v)
-    return np.maximum(np.maximum(u, v) - 0.95, np.minimum(u, v) - half)
-
-
-def _bars(u, v, t):
-    """Three bars; rint finds the nearest one."""
-    stripe = np.abs(v - 0.62 * np.clip(np.rint(v / 0.62), -1, 1)) - (0.15 + 0.05 * t)
-    return np.maximum(stripe, np.abs(u) - 0.8)
-
-
-def _checker(u, v, t):
-    """Four by four cells: where even stripes cross even ones or odd ones odd ones."""
-    cell = 0.38 + 0.03 * t
-    even_u, even_v, odd_u, odd_v = (np.abs(np.abs(w + cell / 2) - cell) - cell / 2 for w in (u, v, -u, -v))
-    return np.minimum(np.maximum(even_u, even_v), np.maximum(odd_u, odd_v))
-
-
-# name: (outline, how far it may turn either way, in degrees). At 45 degrees a square would be called a diamond, so it
-# never comes near; a diamond has slanted corners and keeps its name at any turn, as all the others do.
-OUTLINES = {
-    "disc": (_disc, 180),
-    "ring": (_ring, 180),
-    "crescent": (_crescent, 180),
-    "square": (_square, 20),
-    "diamond": (_diamond, 180),
-    "triangle": (_triangle, 180),
-    "star": (_star, 180),
-    "cross": (_cross, 180),
-    "bars": (_bars, 180),
-    "checker": (_checker, 180),
-}
-CLASSES = tuple(OUTLINES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,19 +38,20 @@ def draw(n, rng, size=32, labels=None):
     Another n: other pictures, the first ones included. Labels are spread evenly over the classes and shuffled, unless
     labels (n,) asks for given classes; two calls that ask for different ones differ in the objects' outlines alone.
     """
-    n, size, rng = _whole("n", n, 1), _whole("size", size, 16), _generator(rng)
-    labels = rng.permutation(np.arange(n) % len(CLASSES)) if labels is None else _check_labels(labels, n)
+    _check(n, rng, size, labels)
+    rng = np.random.default_rng(rng)
+    labels = rng.permutation(np.arange(n) % len(CLASSES)) if labels is None else np.asarray(labels).astype(np.int64)
     scene = _scene(n, rng)
     images = np.empty((n, 3, size, size), np.uint8)
     boxes = np.empty((n, 4), np.int64)
     step = max(1, BLOCK_PIXELS // size**2)
     for start in range(0, n, step):
-        block = slice(start, min(start + step, n))
+        block = slice(start, start + step)
         part = {name: value[block] for name, value in scene.items()}
         cover = coverage(labels[block], part["place"], size)
         boxes[block] = _bounds(cover)
         images[block] = _paint(part, cover, size, rng)
-    return Shapes(torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(boxes))
+    return Shapes(*map(torch.from_numpy, (images, labels, boxes)))
 
 
 def coverage(labels, place, size):
@@ -143,15 +60,15 @@ def coverage(labels, place, size):
     labels (n,); place (n, 5): centre x, centre y and radius on the scale from -1 to 1, turn in [-1, 1] as a share of
     what the class allows, and the free proportion in [0, 1].
     """
-    labels, place = _check_labels(labels, len(labels)), np.asarray(place, np.float32)
+    labels, place = np.asarray(labels), np.asarray(place, np.float32)
     distance = np.empty((len(labels), size, size), np.float32)
     for label in np.unique(labels):
-        outline, limit = OUTLINES[CLASSES[label]]
         rows = np.flatnonzero(labels == label)
         cx, cy, radius, turn, t = (column[:, None, None] for column in place[rows].T)
-        c, s = np.cos(np.deg2rad(limit * turn)) / radius, np.sin(np.deg2rad(limit * turn)) / radius
+        angle = np.deg2rad(TURNS[label] * turn)
+        c, s = np.cos(angle) / radius, np.sin(angle) / radius
         x, y = _frame(size, cx, cy)
-        distance[rows] = outline(c * x + s * y, c * y - s * x, t) * radius
+        distance[rows] = OUTLINES[CLASSES[label]](c * x + s * y, c * y - s * x, t) * radius
     return _cover(distance, size)
 
 
@@ -177,10 +94,7 @@ def _scene(n, rng):
 
 
 def _place(n, rng):
-    """Where the object is and how it stands, (n, 5) as `coverage` takes it.
-
-    The corners of a checker board reach furthest, to 1.16 radii, and still lie inside the picture.
-    """
+    """As `coverage` takes it. A checker board's corners reach furthest, to 1.16 radii, and still lie inside."""
     radius = rng.uniform(0.44, 0.7, n)
     centre = rng.uniform(-1, 1, (2, n)) * (1 - 1.16 * radius)
     return np.stack([*centre, radius, rng.uniform(-1, 1, n), rng.random(n)], 1)
@@ -194,10 +108,7 @@ def _waves(n, rng, count=3):
 
 
 def _strokes(n, rng, lightness, count=4):
-    """Confetti: dots, dashes and lines as centre, half length as a vector and half width, (n, count, 5); their colours.
-
-    No stroke is ever as wide as an object.
-    """
+    """Confetti, never as wide as an object: centre, half length as a vector, half width (n, count, 5); its colours."""
     angle, half = rng.random((n, count)) * 2 * np.pi, rng.uniform(0, 0.5, (n, count)) ** 2
     centre, width = rng.uniform(-1, 1, (2, n, count)), rng.uniform(0.03, 0.08, (n, count))
     lightness = lightness[:, None] + rng.uniform(-0.4, 0.4, (n, count))
@@ -207,35 +118,33 @@ def _strokes(n, rng, lightness, count=4):
 
 def _paint(scene, cover, size, rng):
     """Ground, half of the confetti, object, the other half, grain; (n, 3, size, size) uint8."""
-    image = _flat(scene["ground"]) + _texture(scene["waves"], size) * _flat(scene["other"] - scene["ground"])
+    scene = {name: value[..., None, None] for name, value in scene.items()}
     x, y = _frame(size)
-    shade = scene["shade"][:, 0, None, None] * x + scene["shade"][:, 1, None, None] * y
-    strokes, paints = scene["strokes"].swapaxes(0, 1), scene["paints"].swapaxes(0, 1)
-    layers = [(_stroke(stroke, size), _flat(paint)) for stroke, paint in zip(strokes, paints, strict=True)]
-    layers.insert(len(layers) // 2, (cover, _flat(scene["body"]) + shade[:, None]))
-    for share, paint in layers:
+    ground, shade = scene["ground"], scene["shade"]
+    image = ground + _texture(scene["waves"], x, y)[:, None] * (scene["other"] - ground)
+    body = scene["body"] + (shade[:, 0] * x + shade[:, 1] * y)[:, None]
+    layers = [(_stroke(*scene["strokes"][:, i].swapaxes(0, 1), size), scene["paints"][:, i]) for i in range(4)]
+    for share, paint in [*layers[:2], (cover, body), *layers[2:]]:
         image += share[:, None] * (paint - image)
-    image += _flat(scene["grain"]) * rng.standard_normal(image.shape, np.float32)
+    image += scene["grain"] * rng.standard_normal(image.shape, np.float32)
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def _texture(waves, size):
-    """A sum of waves as (n, 1, size, size) in [0, 1]; 8 f (1 - 2 |f|) is a sine made of parabolas."""
-    x, y = _frame(size)
+def _texture(waves, x, y):
+    """A sum of waves (n, size, size) in [0, 1]; 8 f (1 - 2 |f|) is a sine made of parabolas."""
     total = 0.5
-    for fx, fy, phase, share in (wave.T[:, :, None, None] for wave in waves.swapaxes(0, 1)):
+    for fx, fy, phase, share in waves.swapaxes(0, 1).swapaxes(1, 2):
         f = fx * x + fy * y + phase
         f -= np.rint(f)
         total = total + 4 * share * f * (1 - 2 * np.abs(f))
-    return total[:, None]
+    return total
 
 
-def _stroke(stroke, size):
+def _stroke(cx, cy, hx, hy, width, size):
     """Coverage (n, size, size) by a line with round ends."""
-    cx, cy, hx, hy, width = stroke.T[:, :, None, None]
     x, y = _frame(size, cx, cy)
     along = np.clip((x * hx + y * hy) / (hx * hx + hy * hy + 1e-9), -1, 1)
-    return _cover(np.sqrt((x - along * hx) ** 2 + (y - along * hy) ** 2) - width, size)
+    return _cover(length(x - along * hx, y - along * hy) - width, size)
 
 
 def _frame(size, cx=0.0, cy=0.0):
@@ -250,16 +159,9 @@ def _cover(distance, size):
 
 def _bounds(cover):
     """The smallest box (n, 4) around every pixel that is covered to a quarter or more."""
-    sides = []
-    for axis in (2, 1):
-        hit = (cover >= 0.25).any(axis)
-        sides.append((hit.argmax(1), hit.shape[1] - hit[:, ::-1].argmax(1)))
-    (top, bottom), (left, right) = sides
-    return np.stack([top, left, bottom, right], 1)
-
-
-def _flat(colour):
-    return colour[:, :, None, None]
+    hits = [(cover >= 0.25).any(axis) for axis in (2, 1)]  # rows, columns
+    first = [hit.argmax(1) for hit in hits]
+    return np.stack([*first, *(hit.shape[1] - hit[:, ::-1].argmax(1) for hit in hits)], 1)
 
 
 def _colour(lightness, chroma, hue):
@@ -278,22 +180,16 @@ def _colour(lightness, chroma, hue):
     return np.clip(np.stack([red, green, blue], -1), 0, 1) ** (1 / 2.2)
 
 
-def _whole(name, value, least, otherwise=""):
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be {otherwise}a whole number of at least {least}, got {value!r}")
-    return int(value)
-
-
-def _generator(rng):
-    if isinstance(rng, np.random.Generator):
-        return rng
-    return np.random.default_rng(_whole("rng", rng, 0, "a numpy Generator or "))
-
-
-def _check_labels(labels, n):
-    labels = np.asarray(labels)
-    if labels.shape != (n,) or labels.dtype.kind not in "iu":
-        raise ValueError(f"labels must be {n} class indices, got {labels.dtype} of shape {labels.shape}")
-    if labels.min() < 0 or labels.max() >= len(CLASSES):
-        raise ValueError(f"labels must lie in 0..{len(CLASSES) - 1}, got {labels.min()}..{labels.max()}")
-    return labels.astype(np.int64)
+def _check(n, rng, size, labels):
+    seed = 0 if isinstance(rng, np.random.Generator) else rng
+    for name, value, least in (("n", n, 1), ("size", size, 16), ("rng", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if labels is not None:
+        labels = np.asarray(labels)
+        if (
+            labels.shape != (n,)
+            or labels.dtype.kind not in "iu"
+            or not 0 <= labels.min() <= labels.max() < len(CLASSES)
+        ):
+            raise ValueError(f"labels must be {n} whole numbers in 0..{len(CLASSES) - 1}, got {labels!r}")

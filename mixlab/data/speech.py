@@ -1,6 +1,6 @@
 """Spoken words as pictures: one second of sound becomes a spectrogram of uint8, so that all that takes images takes it.
 
-`load("speech-commands")` and `load("free-spoken-digits")` in data.py end here.
+`load("speech-commands")` and `load("free-spoken-digits")` in originals.py end here.
 """
 
 from pathlib import Path
@@ -63,8 +63,10 @@ def _second(file: Path, rate: int) -> np.ndarray:
     from scipy.io import wavfile
 
     try:
+        if not file.is_file():
+            raise ValueError("it is no file")
         found, sound = wavfile.read(file)
-    except ValueError as problem:
+    except Exception as problem:  # a damaged file fails in many ways
         raise ValueError(f"{file} cannot be read ({problem})") from None
     if found != rate or sound.ndim != 1:
         raise ValueError(f"{file} must be mono at {rate} Hz, it has {sound.ndim} axes and {found} Hz")

@@ -3,7 +3,7 @@
     table = load("iris")                   # the first two come with scikit-learn, the others from UCI
     data = split(table, seed=0)            # a random fifth for the test; scaled by the training rows
 
-Sources and order as in data.py: `root` or MIXLAB_DATA or data/cache, the server MIXLAB_MIRROR, the origin.
+Sources and order as in sets.py: `root` or MIXLAB_DATA or data/cache, the server MIXLAB_MIRROR, the origin.
 """
 
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mixlab.data.downloads import fetch
-from mixlab.data.sets import addresses, find_root
+from mixlab.data.originals import obtain
+from mixlab.data.sets import prepare
 from mixlab.data.toys import ToySet
 
-# name -> md5 of the file and where UCI has it
+ORIGIN = "https://archive.ics.uci.edu/ml/machine-learning-databases"
+# name -> md5 of the file and where UCI has it; of phishing it has an .arff, whose rows below @data are our file
 FILES = {
-    "abalone": ("27d6700f995481b739fe1a392b7d023b", "abalone/abalone.data"),
-    "arrhythmia": ("821c372c8c8886e29c9586fd1b81eb42", "arrhythmia/arrhythmia.data"),
-    "phishing": ("05dc536a01403799c54483a3c6858206", None),
+    "abalone": ("27d6700f995481b739fe1a392b7d023b", [f"{ORIGIN}/abalone/abalone.data"]),
+    "arrhythmia": ("821c372c8c8886e29c9586fd1b81eb42", [f"{ORIGIN}/arrhythmia/arrhythmia.data"]),
+    "phishing": ("05dc536a01403799c54483a3c6858206", []),
 }
-ORIGIN = "https://archive.ics.uci.edu/ml/machine-learning-databases/"
 NAMES = ("iris", "cancer", *FILES)
 # hidden widths, by the paper
 HIDDEN = {name: (120, 120, 84) for name in NAMES} | {"iris": (120, 84), "arrhythmia": (120, 120, 36, 84)}
@@ -44,7 +44,7 @@ def load(name: str, root: Path | str | None = None) -> Table:
     if name not in NAMES:
         raise ValueError(f"name must be one of {', '.join(NAMES)}, not {name!r}")
     if name in FILES:
-        return _from_uci(name, find_root(root))
+        return prepare(root, lambda places: _from_uci(name, places))
     from sklearn import datasets
 
     found = datasets.load_iris() if name == "iris" else datasets.load_breast_cancer()
@@ -66,8 +66,13 @@ def split(table: Table, seed: int, scaling: str = "unit", held_out: float = 0.2)
         raise ValueError(f"held_out must leave rows on both sides, not {held_out} of {len(order)}")
     test, train = order[:n_test], order[n_test:]
     x = np.where(np.isnan(table.x), np.nanmean(table.x[train], axis=0), table.x)
-    low, spread = _scale(x[train], scaling)
-    x = torch.from_numpy((x - low) / spread).float()
+    seen = x[train]
+    low, spread = {
+        "unit": (seen.min(0), np.ptp(seen, axis=0)),
+        "standard": (seen.mean(0), seen.std(0)),
+        "none": (0, np.ones(x.shape[1])),
+    }[scaling]
+    x = torch.from_numpy((x - low) / np.where(spread > 0, spread, 1.0)).float()
     labels = torch.from_numpy(table.labels).long()
     return ToySet(table.name, x[train], labels[train], x[test], labels[test], table.classes)
 
@@ -80,26 +85,9 @@ def training_part(data: ToySet, seed: int, held_out: float = 0.2) -> ToySet:
     return ToySet(data.name, x[kept], y[kept], x[held], y[held], data.classes)
 
 
-def _scale(x: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
-    low, spread = {
-        "unit": lambda: (x.min(0), np.ptp(x, axis=0)),
-        "standard": lambda: (x.mean(0), x.std(0)),
-        "none": lambda: (np.zeros(x.shape[1]), np.ones(x.shape[1])),
-    }[scaling]()
-    return low, np.where(spread > 0, spread, 1.0)
-
-
-def _from_uci(name: str, root: Path) -> Table:
-    file = root / "uci" / f"{name}.data"
-    md5, place = FILES[name]
-    try:
-        fetch(file, addresses(root, file, *([ORIGIN + place] if place else [])), md5)
-    except OSError as problem:
-        if place is None:
-            problem.args = (
-                f"{problem}\nUCI has it as an .arff file: its rows below @data, one per line, are this file.",
-            )
-        raise
+def _from_uci(name: str, places: list[Path]) -> Table:
+    md5, addresses = FILES[name]
+    file = obtain(places, f"uci/{name}.data", md5, *addresses)
     rows = [line.split(",") for line in file.read_text().split()]
     words = {"M": 1.0, "F": 0.0, "I": -1.0, "?": np.nan}
     x = np.array([[words.get(value) if value in words else float(value) for value in row[:-1]] for row in rows])

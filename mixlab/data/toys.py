@@ -89,9 +89,9 @@ TOYS = {toy.__name__: toy for toy in (one_ring, four_bars, swiss_roll, half_moon
 
 def _toy_set(name, classes, draw, n_train, n_test, rng, scale) -> ToySet:
     """Both classes equally often (up to one), in random order; rng is a seed or a NumPy generator."""
-    for argument, value, least in (("n_train", n_train, 1), ("n_test", n_test, 1)):
-        if not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{argument} must be a whole number >= {least}, not {value!r}")
+    for argument, value in (("n_train", n_train), ("n_test", n_test)):
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{argument} must be a whole number of at least 1, not {value!r}")
     if not (np.isfinite(scale) and scale > 0):
         raise ValueError(f"scale must be a positive number, not {scale!r}")
     rng = np.random.default_rng(rng)

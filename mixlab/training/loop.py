@@ -1,13 +1,14 @@
-"""One loop for every method: SGD, the set on the device, a checkpoint after every epoch.
+"""One loop for every method: SGD, the set on the device, a checkpoint about once a minute.
 
-A run killed at any moment goes on from its last whole epoch and, on the CPU, ends bit for bit where it would have
+A run killed at any moment goes on from its last checkpoint and, on the CPU, ends bit for bit where it would have
 ended: the checkpoint holds weights, optimiser, the method's state and every generator.
 """
 
+import hashlib
+import io
 import json
 import math
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,37 +16,48 @@ import torch
 from torch import nn
 
 from mixlab.data.batches import Batches
-from mixlab.data.downloads import bar, whole
-from mixlab.mixup import Method
+from mixlab.data.downloads import atomic_write, bar
+from mixlab.method import Method
+from mixlab.training.device import DTYPES, autocast, check_precision
 from mixlab.training.recipes import Recipe
 
 NOT_MIRRORED = ("digits", "mnist", "svhn", "speech-commands", "free-spoken-digits")
+SAVE_EVERY = 60  # seconds from one checkpoint to the next
+DIGEST = 32  # bytes of a checkpoint's checksum
 
 
 class Diverged(RuntimeError):
     """The loss is no longer a number."""
 
 
+class Unusable(ValueError):
+    """A checkpoint is there and cannot be gone on from: for the user to decide."""
+
+
 class Training:
     """A network in training: what moves (network, optimiser, method, generators, curve) and how far it is.
 
     data: an object with train_x, train_y, test_x, test_y (images uint8), mean, std. seed: orders, crops and flips.
-    compile: run the network through torch.compile; methods that reach into its stages run those parts as they are.
+    precision: "bf16", "float32" or None for what the device does best. compile: run the network through torch.compile;
+    methods that reach into its stages run those parts as they are.
     `epoch()` trains one epoch and tests; `save` and `resume` keep it all in one file.
     """
 
-    def __init__(self, data, model, method: Method, recipe: Recipe, seed: int = 0, device="cpu", compile: bool = False):
+    def __init__(
+        self, data, model, method: Method, recipe: Recipe, seed=0, device="cpu", precision=None, compile: bool = False
+    ):
         self.data, self.recipe, self.device = data, recipe, torch.device(device)
+        self.precision = check_precision(precision, self.device)
         method.prepare(model, data.train_y)
-        layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
-        self.model, self.method = model.to(self.device, memory_format=layout), method.to(self.device)
-        self.network = torch.compile(self.model) if compile else self.model  # one set of weights, two ways to run
+        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.method = method.to(self.device)
+        self.network = compiled(self.model) if compile else self.model  # one set of weights, two ways to run
         parameters = [*model.parameters(), *method.parameters()]
         options = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay, "nesterov": recipe.nesterov}
         self.optimizer = torch.optim.SGD(parameters, lr=recipe.lr, fused=self.device.type == "cuda", **options)
         self.rng = np.random.default_rng([seed, 2])
-        self.batches = training_batches(data, recipe, self.rng, self.device)
-        self.held = held_batches(data, self.device)
+        self.batches = training_batches(data, recipe, self.rng, self.device, self.precision)
+        self.held = held_batches(data, self.device, precision=self.precision)
         self.curve: list[dict] = []
 
     @property
@@ -53,14 +65,14 @@ class Training:
         return len(self.curve)
 
     def epoch(self) -> dict:
-        """Train one epoch, test, and add a line to the curve."""
+        """Train one epoch, test if the recipe says so, and add a line to the curve."""
         start, done, steps = time.perf_counter(), self.epochs_done, len(self.batches)
         self.model.train()
         total = torch.zeros((), device=self.device)
-        for step, (x, labels) in enumerate(one_ahead(self.batches, self.method)):
+        for step, (x, labels) in enumerate(self.batches):
             for group in self.optimizer.param_groups:
-                group["lr"] = self.recipe.learning_rate(done + step / steps)
-            with autocast(self.device):
+                group["lr"] = self.recipe.learning_rate(done + (step + 0.5) / steps)
+            with autocast(self.device, self.precision):
                 loss = self.method.loss(self.network, x, labels)
             self.optimizer.zero_grad()
             loss.backward()
@@ -68,13 +80,18 @@ class Training:
             total += loss.detach()  # read once an epoch: reading it here would stop a GPU's queue at every step
         self.method.end_epoch()
         mean_loss = float(total) / steps
-        if not math.isfinite(mean_loss):
+        if not math.isfinite(mean_loss) or not self._finite():
             raise Diverged(f"the loss is {mean_loss} in epoch {done + 1}: try a smaller learning rate or alpha")
-        seconds = time.perf_counter() - start
-        error = measure_error(self.network, self.held)
-        line = {"epoch": done + 1, "loss": round(mean_loss, 5), "error": round(error, 4), "seconds": round(seconds, 3)}
+        line = {"epoch": done + 1, "loss": round(mean_loss, 5), "seconds": round(time.perf_counter() - start, 3)}
+        if self.recipe.is_tested(done + 1):
+            line["error"] = round(measure_error(self.network, self.held, self.precision), 4)
         self.curve.append(line)
         return line
+
+    def _finite(self) -> bool:
+        """Are the weights numbers? The last step of an epoch can ruin them after its loss was counted."""
+        sums = [parameter.detach().sum() for parameter in self.model.parameters()]
+        return math.isfinite(float(torch.stack(sums).sum()))
 
     def state(self) -> dict:
         """Everything that the next epoch depends on; tensors, numbers and text only."""
@@ -90,24 +107,27 @@ class Training:
         }
 
     def save(self, path: Path | str, run: str = "") -> None:
-        """Write the checkpoint whole or not at all; run says whose it is."""
-        path = Path(path)
+        """Write the checkpoint, checksum first, whole or not at all; run says whose it is."""
+        path, file = Path(path), io.BytesIO()
+        torch.save({"run": run, "data": self.data.key, **self.state()}, file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as temporary:
-            torch.save({"run": run, **self.state()}, temporary)
+        with atomic_write(path) as temporary:
+            Path(temporary).write_bytes(hashlib.sha256(file.getbuffer()).digest() + file.getbuffer())
 
     def resume(self, path: Path | str, run: str = "") -> bool:
         """Go on from a checkpoint if there is one; False if there is none."""
-        if not Path(path).exists():
+        path = Path(path)
+        if not path.exists():
             return False
-        try:
-            saved = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as problem:  # torch raises many kinds for a damaged file
-            raise ValueError(
-                f"checkpoint {Path(path).name} cannot be read ({problem}): delete it to start anew"
-            ) from None
+        saved = _load(path, self.device)
         if saved["run"] != run:
-            raise ValueError(f"checkpoint {Path(path).name} belongs to another run: {saved['run']}, not {run}")
+            raise Unusable(f"checkpoint {path.name} belongs to another run: {saved['run']}, not {run}")
+        if saved["data"] != self.data.key:
+            raise Unusable(f"checkpoint {path.name} was trained on other images than {self.data.name} holds now")
+        if [line["epoch"] for line in saved["curve"]] != list(range(1, len(saved["curve"]) + 1)):
+            raise Unusable(f"checkpoint {path.name} has a curve with gaps: delete it to start anew")
+        if len(saved["curve"]) > self.recipe.epochs:
+            raise Unusable(f"checkpoint {path.name} has {len(saved['curve'])} epochs of {self.recipe.epochs}")
         self.model.load_state_dict(saved["model"])
         self.method.load_state_dict(saved["method"])
         self.optimizer.load_state_dict(saved["optimizer"])
@@ -125,31 +145,38 @@ def fit(
     method: Method,
     recipe: Recipe,
     seed: int = 0,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     checkpoint: Path | str | None = None,
     run: str = "",
     deadline: float | None = None,
     progress: bool = True,
+    precision: str | None = None,
     compile: bool = False,
 ) -> dict | None:
     """Train to the end of the recipe, resuming from `checkpoint` if there is one, and say how it went.
 
     deadline: a time.monotonic() by which to stop at the end of an epoch; None comes back, the rest is for next time.
     """
-    training = Training(data, model, method, recipe, seed, device, compile)
+    training = Training(data, model, method, recipe, seed, device, precision, compile)
     if checkpoint:
         training.resume(checkpoint, run)
-    with bar(recipe.epochs, "training", not progress, initial=training.epochs_done, unit="epoch") as shown:
+    saved = time.monotonic()
+    with bar(recipe.epochs, "epochs", not progress, initial=training.epochs_done) as shown:
         while training.epochs_done < recipe.epochs:
             start = time.monotonic()
             line = training.epoch()
-            if checkpoint:
-                training.save(checkpoint, run)
-            speed = len(data.train_x) / line["seconds"]
-            shown.set_postfix_str(f"error {line['error']:.2f} %, loss {line['loss']:.3f}, {speed:,.0f} images/s")
+            error = f"error {line['error']:.1f}%, " if "error" in line else ""
+            told = f"{error}{len(data.train_x) / line['seconds']:,.0f} images/s"
+            shown.set_postfix_str(told)
             shown.update()
             now = time.monotonic()
-            if deadline and now + 1.1 * (now - start) > deadline and training.epochs_done < recipe.epochs:
+            late = deadline is not None and now + 1.1 * (now - start) > deadline
+            if checkpoint and (late or now - saved > SAVE_EVERY or training.epochs_done == recipe.epochs):
+                training.save(checkpoint, run)
+                saved = now
+                if progress and shown.disable:  # no terminal to draw a bar on: a line a minute for the log
+                    print(f"  epoch {line['epoch']} of {recipe.epochs}: {told}", flush=True)
+            if late and training.epochs_done < recipe.epochs:
                 return None
     return summary(training)
 
@@ -157,7 +184,7 @@ def fit(
 def summary(training: Training) -> dict:
     """What a record says of a finished run: the last epoch's error, and the best one labelled as such."""
     curve = training.curve
-    best = min(curve, key=lambda line: line["error"])
+    best = min((line for line in curve if "error" in line), key=lambda line: line["error"])
     seconds = sum(line["seconds"] for line in curve)
     return {
         "error": curve[-1]["error"],
@@ -169,43 +196,48 @@ def summary(training: Training) -> dict:
     }
 
 
-def one_ahead(batches: Batches, method: Method):
-    """The batches, each announced to the method one batch early: what a GPU then works out for it, nobody waits for."""
-    waiting: list[tuple] = []
-    for batch in batches:
-        method.ahead(batch[0])
-        yield from waiting
-        waiting = [batch]
-    yield from waiting
+def compiled(model: nn.Module):
+    """The network through torch.compile: on a GPU as one graph of launches, since there launches cost the most."""
+    on_gpu = next(model.parameters()).is_cuda
+    return torch.compile(model, dynamic=False, mode="reduce-overhead" if on_gpu else "default")
 
 
-def training_batches(data, recipe: Recipe, rng: np.random.Generator, device: torch.device) -> Batches:
+def training_batches(data, recipe: Recipe, rng, device: torch.device, precision: str = "float32") -> Batches:
     """The training set on the device, cropped, flipped and normalised there, in the recipe's order."""
     order = "stratified" if recipe.stratified else "shuffled"
     flip = not data.name.startswith(NOT_MIRRORED)  # a mirrored 2 is not a 2, nor a word backwards a word
-    how = {"augment": recipe.augment, "flip": flip, "order": order, "compact": device.type == "cuda"}
+    how = {"augment": recipe.augment, "flip": flip, "order": order, "dtype": DTYPES[precision]}
     return Batches(
         data.train_x, data.train_y, recipe.batch_size, rng, mean=data.mean, std=data.std, device=device, **how
     )
 
 
-def held_batches(data, device: torch.device, batch_size: int = 1000) -> Batches:
+def held_batches(data, device: torch.device, batch_size: int = 250, precision: str = "float32") -> Batches:
     """The test set on the device, as it is and in its own order."""
-    how = {"augment": False, "order": "fixed", "compact": device.type == "cuda"}
+    how = {"augment": False, "order": "fixed", "dtype": DTYPES[precision]}
     return Batches(data.test_x, data.test_y, batch_size, 0, mean=data.mean, std=data.std, device=device, **how)
 
 
 @torch.no_grad()
-def measure_error(model: nn.Module, batches: Batches) -> float:
-    """Percent wrong; one value is read from the device, at the end."""
+def measure_error(model: nn.Module, batches: Batches, precision: str = "float32") -> float:
+    """Percent wrong; one value is read from the device, at the end. A score that is no number is wrong."""
     model.eval()
     wrong = torch.zeros((), device=batches.labels.device)
     for x, labels in batches:
-        with autocast(x.device):
-            wrong += (model(x).argmax(1) != labels).sum()
+        with autocast(x.device, precision):
+            scores = model(x)
+        wrong += ((scores.argmax(1) != labels) | scores.isnan().any(1)).sum()
     return 100 * float(wrong) / len(batches.labels)
 
 
-def autocast(device: torch.device):
-    """bfloat16 on a GPU; plain float32 elsewhere."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+def epochs_saved(path: Path) -> int:
+    """How many epochs a checkpoint has behind it."""
+    return len(_load(path, torch.device("cpu"))["curve"])
+
+
+def _load(path: Path, device: torch.device) -> dict:
+    """A checkpoint's content, if every bit of it is as it was written."""
+    raw = path.read_bytes()
+    if hashlib.sha256(raw[DIGEST:]).digest() != raw[:DIGEST]:
+        raise Unusable(f"checkpoint {path.name} is damaged (its checksum does not fit): delete it to start anew")
+    return torch.load(io.BytesIO(raw[DIGEST:]), map_location=device, weights_only=True)
