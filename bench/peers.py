@@ -57,7 +57,9 @@ def move_by_products(plan, x: torch.Tensor) -> torch.Tensor:
     n, count = plan.mask.shape[:2]
     size = x.shape[2] // count
     blocks = F.unfold(x, size, stride=size)  # (n, pixels of a block, blocks)
-    own, other = (F.one_hot(source, count**2).float().transpose(1, 2) for source in plan.sources)
+    own, other = (
+        F.one_hot(source, count**2).float().transpose(1, 2) for source in (plan.own_source, plan.partner_source)
+    )
     mask = plan.mask.view(n, 1, -1)
     mixed = mask * (blocks @ own) + (1 - mask) * (blocks[plan.partner] @ other)
     return F.fold(mixed, x.shape[2:], size, stride=size)
