@@ -16,10 +16,10 @@ from mixlab.results.tables import Planned, method_of, plan_row, trainings, with_
 def compare(published: list[dict], runs: list[dict], dataset_as: dict[str, str] | None = None) -> list[dict]:
     """Each published row beside what was measured of it: one line per budget it was measured under, or "not run".
 
-    published: from `papers.rows`. runs: from `records.read`. A record answers a row when data set, method and network are
-    those of `tables.plan_row`, whatever its budget; without a plan, those printed. Where alpha is raised with k, a record
-    may say under "row" which printed parameters it stands for. dataset_as: show runs on another set ({"CIFAR-10":
-    "cifar10-jpeg"}), whose name the line then carries.
+    published: from `papers.rows`. runs: from `records.read`. A record answers a row when data set, method and network
+    are those of `tables.plan_row`, whatever its budget; without a plan, those printed. Where alpha is raised with k, a
+    record may say under "row" which printed parameters it stands for. dataset_as: show runs on another set
+    ({"CIFAR-10": "cifar10-jpeg"}), whose name the line then carries.
     """
     index = _index(runs)
     return [line for row in published for line in _lines(row, index, (dataset_as or {}).get(row["dataset"]))]
