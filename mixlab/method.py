@@ -99,12 +99,6 @@ class Method(nn.Module):
     def end_epoch(self) -> None:
         """Called after every epoch; a method that learns from the epoch overrides it."""
 
-    def ahead(self, x: Tensor) -> None:
-        """Goes once the training loop no longer calls it."""
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        cls.usual = cls.defaults  # type: ignore  # goes once results/runs.py reads `defaults`
-
     def get_extra_state(self) -> str:
         return json.dumps(self.rng.bit_generator.state)  # text, so that weights_only=True loads it
 
