@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mixlab.data.downloads import whole
+from mixlab.data.downloads import atomic_write
 from mixlab.kmixup import matched_alpha, mean_square
 from mixlab.places import runs_folder
 from mixlab.results import papers
@@ -212,7 +212,7 @@ def distance_ratio(data: str, k: int, measure: bool = False) -> float | None:
     if lacking:
         found |= {str(block): _distance(data, block) for block in lacking}
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             Path(temporary).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return max(1.0, found["1"] / found[str(k)])
 
