@@ -95,6 +95,17 @@ def test_dots_stand_where_the_means_are_with_the_first_on_top():
     plt.close(figure)
 
 
+def test_a_reliability_diagram_has_a_dot_for_every_bin_at_its_confidence_and_its_share_of_right_answers():
+    _, ax = plt.subplots()
+    sure = torch.tensor([0.92, 0.94, 0.96, 0.98, 0.62, 0.68])
+    pictures.reliability(ax, torch.stack([sure, 1 - sure], dim=1), torch.tensor([0, 1, 1, 1, 0, 0]))
+    found = sorted(tuple(np.round(dot.get_offsets()[0], 4)) for dot in ax.collections)
+    assert np.allclose(found, [(0.65, 1.0), (0.95, 0.25)])
+    sizes = {dot.get_offsets()[0][1]: dot.get_sizes()[0] for dot in ax.collections}
+    assert sizes[0.25] > sizes[1.0] and len(ax.lines) == 1 + 2
+    plt.close("all")
+
+
 def test_arrows_are_as_wide_as_their_weight_and_leave_the_diagonal_out():
     figure, ax = pictures.panels()
     pictures.arrows(ax, [[9.0, 1.0, 0.0], [0.5, 9.0, 0.0], [0.0, 0.0, 9.0]], ["cat", "dog", "car"], widest=6)

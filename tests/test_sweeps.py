@@ -90,6 +90,13 @@ def test_error_counts_wrong_answers_of_each_network():
         assert wrong == pytest.approx(100 * (answers != data.test_y).float().mean().item(), abs=1e-4)
 
 
+def test_whoever_watches_sees_every_network_before_the_first_epoch_and_after_each():
+    data, seen = one_ring(60, 50), []
+    nets = fit_many(data, [ERM(), ERM()], [0, 1], watch=lambda nets: seen.append(nets.predict(data.test_x)), **SMALL)
+    assert len(seen) == 1 + SMALL["epochs"] and torch.equal(seen[0], Nets((2, 16, 12, 2), [0, 1]).predict(data.test_x))
+    assert torch.equal(seen[-1], nets.predict(data.test_x)) and not torch.equal(seen[-1], seen[-2])
+
+
 def test_learning_happens():
     data = one_ring(256, 500)
     nets = fit_many(data, [ERM(), Mixup(0.2, rng=0)], [0, 1], epochs=60, progress=False)

@@ -75,6 +75,24 @@ def label_bars(ax, y: Tensor, names: Sequence[str] = ()):
     return ax
 
 
+def reliability(ax, probabilities: Tensor, labels: Tensor, bins: int = 10):
+    """How often answers are right (up) against how sure the network was (across): a dot for every bin of confidence.
+
+    probabilities (n, c), labels (n,). The area of a dot grows with the answers in it; red lines are the gaps to the
+    diagonal, where a network would lie that is right as often as it says.
+    """
+    confidence, answer = probabilities.max(1)
+    where = (confidence * bins).long().clamp(0, bins - 1)
+    ax.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1)
+    for b in where.unique().tolist():
+        sure, right = float(confidence[where == b].mean()), float((answer == labels)[where == b].double().mean())
+        ax.plot([sure, sure], [right, sure], color="#c00000", linewidth=2.5, alpha=0.6)
+        share = float((where == b).double().mean())
+        ax.scatter(sure, right, s=20 + 600 * share, color=COLOURS[0], zorder=3)
+    ax.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal", xlabel="how sure it was", ylabel="share that was right")
+    return ax
+
+
 def panels(rows: int = 1, columns: int = 1, width: float = 3.0, height: float | None = None, **options):
     """plt.subplots with one size per panel, tight spacing, and DPI dots an inch: three of these are 990 pixels wide."""
     size = (width * columns, (height or width) * rows)

@@ -89,13 +89,14 @@ def fit_many(
     milestones: Sequence[int] = (),
     device: str = "cpu",
     progress: bool = True,
+    watch: Callable[[Nets], None] | None = None,
 ) -> Nets:
     """Train one network per method, all at once, each as if it were alone.
 
     data: one set for all networks, or one per network, all of the same size. methods, seeds: one per network; the seed
     gives the initial weights and the order of the data, the method brings its own generator. optimizer: called once
     with all parameters; its update must be elementwise, as those of SGD and Adam are. milestones: epochs after which
-    the learning rate is divided by ten.
+    the learning rate is divided by ten. watch: called with the networks before the first epoch and after each one.
     """
     _check(data, methods, seeds, epochs, batch_size)
     train_x, train_y = _training_set(data, len(methods), device)
@@ -107,6 +108,8 @@ def fit_many(
         method.prepare(nets.alone(i), train_y[i])
     mix = _mix_pairs if all(type(method) in PAIRED for method in methods) else _mix
     orders = [np.random.default_rng([seed, 1]) for seed in seeds]
+    watch = watch or (lambda nets: None)
+    watch(nets)
     with bar(epochs, f"{len(methods)} networks", not progress, unit="epoch") as shown:
         for _ in range(epochs):
             order = torch.from_numpy(np.stack([rng.permutation(train_x.shape[1]) for rng in orders])).to(device)
@@ -124,6 +127,7 @@ def fit_many(
             schedule.step()
             for method in methods:
                 method.end_epoch()
+            watch(nets)
             shown.update()
     return nets
 
