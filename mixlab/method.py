@@ -93,6 +93,7 @@ class Method(nn.Module):
             if labels.dim() != 2:
                 raise ValueError("num_classes must be given, for labels that are class indices; it is None")
             num_classes = labels.shape[1]
+        check_method("method", self, "train with its loss(model, x, labels)", **ALONE)
         plan = self.draw(x, labels)
         return plan.mix(x), self.targets(plan, labels, num_classes)
 
@@ -137,6 +138,7 @@ class Around(Method):
         self.method.end_epoch()
 
 
+ALONE = {"mixes_inputs": True, "asks_model": False, "own_loss": False, "cross_entropy": True}  # all is in the batch
 REASONS = {
     "mixes_inputs": "runs the network in its own way",
     "asks_model": "asks the model before it draws",

@@ -23,7 +23,7 @@ from test_folders import make_split, make_tiny
 
 from mixlab import places
 from mixlab.data import folders, originals, sets
-from mixlab.data.sets import load
+from mixlab.data.sets import load, on_this_machine
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="limits and rights of POSIX systems")
 
@@ -334,3 +334,14 @@ def test_a_wheel_carries_the_published_numbers(tmp_path):
     (wheel,) = (tmp_path / "out").glob("*.whl")
     carried = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("mixlab/papers/")}
     assert carried == {f"mixlab/papers/{path.name}" for path in (places.ROOT / "data" / "papers").glob("*.json")}
+
+
+def test_what_is_on_this_machine_is_known_without_a_download(tmp_path, monkeypatch):
+    for variable in ("MIXLAB_DATA", "MIXLAB_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setattr("mixlab.data.sets.user_folder", lambda kind: tmp_path / kind)
+    assert on_this_machine("cifar10", "photos") is None
+    (tmp_path / "photos").mkdir()
+    assert on_this_machine("cifar10", "photos") == "photos"
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    assert on_this_machine("cifar10", "photos") == "cifar10"

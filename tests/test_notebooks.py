@@ -16,7 +16,7 @@ from mixlab.course.cut import cut
 from mixlab.course.exercises import registry
 from mixlab.places import ROOT
 
-NEW = ["01_mixup"]  # the lessons that have moved to the new form, such as "01_mixup"
+NEW = ["00_start_here", "01_mixup", "04_confusion", "05_lamix", "06_infinite", "07_cifar"]
 NOTEBOOKS = ROOT / "notebooks"
 MAIN = sorted(NOTEBOOKS.glob("*.ipynb"))
 LESSONS = [path for path in MAIN if path.stem in NEW]

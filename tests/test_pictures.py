@@ -75,6 +75,13 @@ def test_a_strip_has_an_image_and_a_bar_for_each():
     )
     assert [bar.get_width() for bar in below[1].patches] == [0.5, 0.5]
     plt.close(figure)
+    named = pictures.strip(images, y, names=["cat", "dog"])
+    assert [[text.get_text() for text in ax.texts] for ax in named.axes[3:]] == [
+        ["cat", ""],
+        ["cat", "dog"],
+        ["", "dog"],
+    ]
+    plt.close(named)
 
 
 def test_dots_stand_where_the_means_are_with_the_first_on_top():

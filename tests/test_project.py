@@ -91,20 +91,6 @@ def test_every_module_is_small():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 330, path.name
 
 
-@pytest.mark.slow
-def test_report_prints_a_table_and_counts_cells():
-    result = python("-m", "mixlab", "report", "kmixup/table9a", "--all")
-    assert (
-        result.returncode == 0 and "| One Ring |" in result.stdout and re.search(r"of 25 cells measured", result.stdout)
-    )
-    result = python("-m", "mixlab", "report", "kmixup/table10", "--missing")
-    assert result.returncode == 0 and re.search(r"^kmixup/table10 +\d+ runs missing, short30: ", result.stdout, re.M)
-    result = python("-m", "mixlab", "report", "kmixup/table99", "--missing")
-    assert result.returncode == 2 and "table must be one of" in result.stderr
-    result = python("-m", "mixlab", "report", "kmixup/table99")
-    assert result.returncode == 2 and "table must be one of" in result.stderr
-
-
 def test_readme_has_the_commands_and_changelog_the_version():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in ("notebooks", "test", "lab"):

@@ -22,8 +22,9 @@ DISTANCES = {str(k): 6000.0 * 0.97 ** (k.bit_length() - 1) for k in (1, 2, 4, 8,
 def measured(tmp_path, monkeypatch):
     """As if the distances of all sets had been measured."""
     sets = ("cifar10", "cifar100", "svhn", "mnist", "tiny-imagenet", "speech-commands")
-    (tmp_path / "distances.json").write_text(json.dumps(dict.fromkeys(sets, DISTANCES)))
-    monkeypatch.setattr(tables, "DISTANCES", tmp_path / "distances.json")
+    for name in sets:
+        (tmp_path / f"{name}.json").write_text(json.dumps(DISTANCES))
+    monkeypatch.setattr(tables, "DISTANCES", tmp_path)
 
 
 def row(paper, table, **wanted):
@@ -176,7 +177,7 @@ def test_methods_in_the_words_of_the_module():
 
 def test_a_held_perturbation_is_held(tmp_path, monkeypatch):
     """Algorithm 1 on images: alpha_k so that the mean squared move is that of mixup; measured once, then remembered."""
-    monkeypatch.setattr(tables, "DISTANCES", tmp_path / "deep" / "distances.json")
+    monkeypatch.setattr(tables, "DISTANCES", tmp_path / "deep")
     data = "shapes(size=16, n_train=300, n_test=20)"
     (plan,) = plan_row(row("kmixup", "table10", alpha=0.2, k=4), data_as=data)
     held = {k: plan_row(row("kmixup", "table10", alpha=0.2, k=k))[0].held for k in (1, 2, 4, 8, 16, 32)}

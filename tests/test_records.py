@@ -84,3 +84,24 @@ def test_stored_results_are_all_readable_and_name_their_circumstances():
     assert complaints == []
     for run in runs:
         assert run["device"] and run["versions"]["torch"] and run["seconds"] > 0, run["file"]
+
+
+def test_an_experiment_by_method_and_differences_seed_by_seed(tmp_path):
+    for method, errors in {"ERM()": (10.0, 14.0, 12.0), "Mixup(alpha=1.0)": (9.0, 11.0)}.items():
+        for seed, error in reversed(list(enumerate(errors))):
+            records.write(
+                {**RUN, "expression": method, "seed": seed, "error": error}, tmp_path / "x" / f"{method}{seed}.json"
+            )
+    found = records.experiment("x", tmp_path)
+    assert {name: [run["seed"] for run in runs] for name, runs in found.items()} == {
+        "ERM()": [0, 1, 2],
+        "Mixup(alpha=1.0)": [0, 1],
+    }
+    assert (tmp_path / found["ERM()"][0]["file"]).is_file()
+    mean, error, n = records.difference(found["Mixup(alpha=1.0)"], found["ERM()"])
+    assert (mean, error, n) == (-2.0, pytest.approx(1.0), 2), "only the seeds that both have, in pairs"
+    alone = records.difference(found["Mixup(alpha=1.0)"][:1], found["ERM()"])
+    assert alone[0] == -1.0 and alone[1] != alone[1] and alone[2] == 1, "one pair says nothing of its spread"
+    with pytest.raises(ValueError, match="seed"):
+        records.difference(found["ERM()"][2:], found["Mixup(alpha=1.0)"])
+    assert records.experiment("nothing", tmp_path) == {}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixlab import ERM, KMixup, LabelSmoothing, Method, Mixup, Remix, Weights
+from mixlab import ERM, InfiniteClass, KMixup, LabelSmoothing, Method, Mixup, Remix, Weights
 from mixlab.data.toys import four_bars, one_ring, swiss_roll
 from mixlab.training.sweeps import Nets, adam, fit_many, pair_many
 
@@ -57,6 +57,7 @@ FAMILIES = {
     "smoothed": [lambda s: LabelSmoothing(0.2, Mixup(1.0, rng=s)), lambda s: Mixup(0.5, rng=s), lambda s: ERM()],
     "whole rows": [whole_batch, lambda s: Mixup(1.0, rng=s), lambda s: ERM()],
     "matched": [lambda s: KMixup(1.0, 8, rng=s), lambda s: Mixup(1.0, rng=s), lambda s: KMixup(1.0, 2, rng=s)],
+    "scored otherwise": [lambda s: InfiniteClass(Mixup(1.0, rng=s)), lambda s: Mixup(1.0, rng=s), lambda s: ERM()],
     "prepared and learning": [lambda s: Remix(1.0, rng=s), learning, lambda s: ERM()],
 }
 
@@ -147,8 +148,8 @@ def test_bad_input_is_refused_by_name():
         fit_many(data, [ERM()], [0], batch_size=0, progress=False)
 
 
-@pytest.mark.parametrize("name", ["mixes_inputs", "asks_model", "own_loss", "cross_entropy"])
-def test_a_method_that_needs_more_than_inputs_and_cross_entropy_is_refused(name):
+@pytest.mark.parametrize("name", ["mixes_inputs", "asks_model", "own_loss"])
+def test_a_method_that_needs_more_than_inputs_and_a_score_is_refused(name):
     method = Mixup(1.0)
     setattr(method, name, not getattr(Method, name))
     with pytest.raises(ValueError, match="methods Mixup"):

@@ -1,6 +1,7 @@
 """Pictures with one colour scheme: blue is class 0, orange class 1, and a soft label is the colour between them."""
 
 import io
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -62,11 +63,13 @@ def weights(ax, matrix: Tensor, numbers: bool = True):
     return ax
 
 
-def label_bars(ax, y: Tensor):
-    """Soft labels y (n, c) as stacked bars, the first row on top."""
+def label_bars(ax, y: Tensor, names: Sequence[str] = ()):
+    """Soft labels y (n, c) as stacked bars, the first row on top; names of the classes, written where there is room."""
     left = np.zeros(len(y))
     for c in range(y.shape[1]):
-        ax.barh(range(len(y)), y[:, c], left=left, color=COLOURS[c])
+        bars = ax.barh(range(len(y)), y[:, c], left=left, color=COLOURS[c])
+        shown = [names[c] if names and share > 0.14 else "" for share in y[:, c].tolist()]
+        ax.bar_label(bars, shown, label_type="center", color="white", fontsize=9, fontweight="bold")
         left += y[:, c].numpy()
     ax.set(yticks=range(len(y)), ylim=(len(y) - 0.5, -0.5), xlim=(0, 1), xlabel="soft label")
     return ax
@@ -96,15 +99,18 @@ def panels(rows: int = 1, columns: int = 1, width: float = 3.0, height: float | 
     return plt.subplots(rows, columns, figsize=size, dpi=DPI, layout="constrained", **options)
 
 
-def strip(images: Tensor, y: Tensor, titles: list[str] = ()):
-    """Images (n, 3 or 1, h, w) in [0, 1] side by side, under each a bar with its soft label y (n, c). A figure."""
-    ratios = {"height_ratios": [8, 1]}
+def strip(images: Tensor, y: Tensor, titles: Sequence[str] = (), names: Sequence[str] = ()):
+    """Images (n, 3 or 1, h, w) in [0, 1] side by side, under each a bar with its soft label y (n, c). A figure.
+
+    names: of the classes, to be written into the bars.
+    """
+    ratios = {"height_ratios": [6 if names else 8, 1]}
     figure, axes = panels(2, len(images), 1.5, 0.9, squeeze=False, gridspec_kw=ratios)
     for column, (image, label) in enumerate(zip(images, y, strict=True)):
         above, below = axes[:, column]
         above.imshow(image.movedim(0, -1).clamp(0, 1).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
         above.set_title(titles[column] if titles else "", fontsize=9)
-        label_bars(below, label[None])
+        label_bars(below, label[None], names)
         for ax in (above, below):
             ax.set(xticks=[], yticks=[], xlabel="")
     return figure

@@ -120,7 +120,7 @@ def fit_many(
                 logits = nets(mixed)
                 for plan, method, answers, own in zip(plans, methods, logits.detach(), labels, strict=False):
                     method.observe(answers, plan, own)
-                loss = F.cross_entropy(logits.flatten(0, 1), y, reduction="sum") / rows.shape[1]
+                loss = _score(methods, plans, logits, labels, y)
                 optimiser.zero_grad()
                 loss.backward()  # a sum over networks: each gets the gradient of its own mean loss
                 optimiser.step()
@@ -170,6 +170,13 @@ def _mix_pairs(methods: Sequence[Method], x: Tensor, labels: Tensor, classes: in
     """The same for PAIRED methods, which need no plan of their own: one gather and one lerp for all networks."""
     plan = pair_many(methods, x.cpu(), labels.cpu()).to(x.device)
     return [], plan.mix(x.flatten(0, 1)).view_as(x), plan.mix_labels(one_hot(labels.flatten(), classes))
+
+
+def _score(methods: Sequence[Method], plans: list[Plan], logits: Tensor, labels: Tensor, y: Tensor) -> Tensor:
+    """The sum of the networks' losses: at once if all are cross-entropies against y, else each by its method."""
+    if all(method.cross_entropy for method in methods):
+        return F.cross_entropy(logits.flatten(0, 1), y, reduction="sum") / labels.shape[1]
+    return torch.stack([m.score(*each) for m, *each in zip(methods, logits, plans, labels, strict=True)]).sum()
 
 
 def pair_many(methods: Sequence[Method], x: Tensor, labels: Tensor) -> Pairs:
@@ -234,4 +241,4 @@ def _check(data, methods, seeds, epochs: int, batch_size: int) -> None:
     if epochs < 0 or batch_size < 1:
         raise ValueError(f"epochs must be >= 0 and batch_size >= 1, not {epochs} and {batch_size}")
     for method in methods:
-        check_method("methods", method, own_loss=False, cross_entropy=True, mixes_inputs=True, asks_model=False)
+        check_method("methods", method, own_loss=False, mixes_inputs=True, asks_model=False)

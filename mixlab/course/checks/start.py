@@ -1,4 +1,4 @@
-"""Exercises of 00 start here: two images and two labels mixed by hand, and a whole batch as W x."""
+"""Exercises of 00 start here: two pictures mixed by hand, a mystery picture, a batch as W x, and the W of pairs."""
 
 import torch
 
@@ -28,6 +28,35 @@ blend = Check(
 )
 
 
+MYSTERY = (2, 0.35)  # the partner, and the weight of picture 0
+
+
+def mystery(x):
+    """A mixture of the picture x[0] with another one of x: which one, and how much of each?"""
+    partner, lam = MYSTERY
+    return lam * x[0] + (1 - lam) * x[partner]
+
+
+def _near(answer):
+    partner, lam = answer
+    if partner != MYSTERY[0]:
+        return f"it holds none of picture {partner}: what is left over does not look like it"
+    if abs(lam - MYSTERY[1]) > 0.03:
+        return f"the partner is right; there is {'less' if lam > MYSTERY[1] else 'more'} of picture 0 in it"
+    return None
+
+
+recognise = Check(
+    lambda: MYSTERY,
+    cases=lambda rng: [()],
+    mistakes={
+        "lam is the weight of picture 0, not of its partner": lambda: (MYSTERY[0], 1 - MYSTERY[1]),
+        "first the partner, then lam": lambda: (MYSTERY[1], MYSTERY[0]),
+    },
+    judge=_near,
+)
+
+
 def _apply(W, x):
     return (W @ x.flatten(1)).view(x.shape)
 
@@ -45,5 +74,38 @@ apply = Check(
         "row i of W says what the new sample i is made of: you took column i": lambda W, x: _apply(W.T, x),
         "W has already the weights: a sum, not a mean": lambda W, x: _apply(W, x) / len(x),
         "return all samples in the shape of x": lambda W, x: W @ x.flatten(1) if x.dim() > 2 else _apply(W, x),
+    },
+)
+
+
+def _matrix(partner, lam):
+    W = torch.zeros(len(partner), len(partner))
+    for i, j in enumerate(partner.tolist()):
+        W[i, i] += lam[i]
+        W[i, j] += 1 - lam[i]
+    return W
+
+
+def _overwritten(partner, lam):
+    W = torch.diag(lam)
+    W[torch.arange(len(partner)), partner] = 1 - lam
+    return W
+
+
+def _partners(rng):
+    for partner in ([1, 2, 0], [3, 2, 1, 0], rng.integers(4, size=4).tolist()):
+        partner[-1] = len(partner) - 1  # who may be drawn as his own partner
+        yield torch.tensor(partner), torch.from_numpy(rng.uniform(0.1, 0.9, size=len(partner))).float()
+
+
+matrix = Check(
+    _matrix,
+    cases=_partners,
+    mistakes={
+        "who is his own partner keeps lam and gets 1 - lam on top: add, do not overwrite": _overwritten,
+        "row i says what the new sample i is made of: you filled column i": lambda partner, lam: (
+            _matrix(partner, lam).T
+        ),
+        "lam is the weight of the own sample, on the diagonal": lambda partner, lam: _matrix(partner, 1 - lam),
     },
 )
