@@ -1,10 +1,11 @@
 """The toy sets: their formulas, their split, and the sizes that the k-mixup paper's table 9 asks for."""
 
+import numpy as np
 import pytest
 import torch
 from scipy.special import betainc
 
-from mixlab.data.toys import TOYS, four_bars, one_ring, swiss_roll
+from mixlab.data.toys import TOYS, digits, four_bars, one_ring, swiss_roll
 from mixlab.results import papers
 
 
@@ -70,3 +71,24 @@ def test_published_xi_agree_if_cut_off_and_our_sizes_fit_them(toy, table):
 def test_bad_arguments_are_named(argument, value):
     with pytest.raises(ValueError, match=argument):
         one_ring(**{argument: value})
+
+
+def test_digits_keep_their_images_whatever_share_of_the_labels_is_random():
+    clean, noisy, again, other = digits(1000), digits(1000, 0.4), digits(1000, 0.4), digits(1000, 0.4, rng=1)
+    assert clean.train_x.shape == (1000, 64) and clean.test_x.shape == (797, 64) and len(clean.classes) == 10
+    assert clean.train_x.dtype == torch.float32 and (clean.train_x.min(), clean.train_x.max()) == (0, 1)
+    assert torch.equal(clean.train_x, noisy.train_x) and torch.equal(clean.test_y, noisy.test_y)
+    assert torch.equal(noisy.train_y, again.train_y) and not torch.equal(noisy.train_x, other.train_x)
+    assert 320 <= (clean.train_y != noisy.train_y).sum() <= 400, "0.4 drawn from ten labels leaves 0.36 wrong"
+    together = torch.cat([clean.train_x, clean.test_x])
+    assert together.unique(dim=0).shape == (1797, 64), "an image is in training and in test, or in neither"
+    low, high = digits(100, 1.0, rng=2), digits(100, 0.0, rng=np.random.default_rng(2))
+    assert torch.equal(low.train_x, high.train_x) and (low.train_y != high.train_y).sum() > 70
+
+
+@pytest.mark.parametrize(
+    "argument, value", [("n_train", 0), ("n_train", 1797), ("random_labels", 1.1), ("random_labels", float("nan"))]
+)
+def test_bad_arguments_of_digits_are_named(argument, value):
+    with pytest.raises(ValueError, match=argument):
+        digits(**{argument: value})

@@ -1,4 +1,4 @@
-"""Two-class toy sets drawn by formula: the three of the k-mixup paper, and two for zeta-mixup.
+"""Two-class toy sets drawn by formula: the three of the k-mixup paper, and two for zeta-mixup; and small digits.
 
 The k-mixup paper prints neither formulas nor sizes, but its table 9 prints xi, the root mean square perturbation, and
 
@@ -16,6 +16,8 @@ from math import pi
 import numpy as np
 import torch
 from torch import Tensor
+
+from mixlab.data.subsets import random_labels as with_random_labels
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,32 @@ def helix(n_train=512, n_test=2000, rng=0, scale=1.0) -> ToySet:
     return _toy_set("helix", ("one strand", "other strand"), draw, n_train, n_test, rng, scale)
 
 
+def digits(n_train=1000, random_labels=0.0, rng=0) -> ToySet:
+    """scikit-learn's handwritten digits, 8 x 8 pixels in [0, 1] laid out flat (64); what is not trained on is the test.
+
+    random_labels: the share of the training images whose label is drawn anew from all ten, so that with 0.4 about 36%
+    are wrong. One rng gives one split, whatever the share: with 0 the same images have their true labels.
+    """
+    from sklearn.datasets import load_digits
+
+    images = load_digits()
+    _check_count("n_train", n_train, most=len(images.target) - 1)
+    if not 0 <= random_labels <= 1:
+        raise ValueError(f"random_labels must be a share in [0, 1], not {random_labels!r}")
+    rng = np.random.default_rng(rng)
+    order = rng.permutation(len(images.target))
+    x, y = torch.from_numpy(images.data[order] / 16).float(), torch.from_numpy(images.target[order])
+    data = ToySet("digits", x[:n_train], y[:n_train], x[n_train:], y[n_train:], tuple("0123456789"))
+    return with_random_labels(data, random_labels, rng) if random_labels else data
+
+
 TOYS = {toy.__name__: toy for toy in (one_ring, four_bars, swiss_roll, half_moons, helix)}
 
 
 def _toy_set(name, classes, draw, n_train, n_test, rng, scale) -> ToySet:
     """Both classes equally often (up to one), in random order; rng is a seed or a NumPy generator."""
-    for argument, value in (("n_train", n_train), ("n_test", n_test)):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{argument} must be a whole number of at least 1, not {value!r}")
+    _check_count("n_train", n_train)
+    _check_count("n_test", n_test)
     if not (np.isfinite(scale) and scale > 0):
         raise ValueError(f"scale must be a positive number, not {scale!r}")
     rng = np.random.default_rng(rng)
@@ -100,3 +120,9 @@ def _toy_set(name, classes, draw, n_train, n_test, rng, scale) -> ToySet:
         labels = rng.permutation(np.arange(n) % 2)
         parts += [torch.from_numpy(scale * draw(labels, rng)).float(), torch.from_numpy(labels)]
     return ToySet(name, *parts, classes)
+
+
+def _check_count(argument, value, most=None) -> None:
+    if not isinstance(value, int | np.integer) or value < 1 or (most and value > most):
+        wanted = f"a whole number from 1 to {most}" if most else "a whole number of at least 1"
+        raise ValueError(f"{argument} must be {wanted}, not {value!r}")
