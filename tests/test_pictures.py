@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from mixlab.course import pictures
+from mixlab.plans import Pairs
 
 
 def test_a_soft_label_has_the_colour_between():
@@ -85,6 +86,25 @@ def test_dots_stand_where_the_means_are_with_the_first_on_top():
         11.4,
     ] and ax.yaxis_inverted()
     assert [label.get_text() for label in ax.get_yticklabels()] == ["ERM", "mixup"]
+    plt.close(figure)
+
+
+def test_curves_have_a_tick_for_every_x_and_a_style_of_their_own():
+    figure, ax = pictures.panels()
+    pictures.curves(ax, (1, 4), {"a": [1.0, 2.0], "b": ([3.0, 4.0], {"color": "red"})}, xlabel="k")
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[1, 2], [3, 4]] and ax.lines[1].get_color() == "red"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "4"] and ax.get_xlabel() == "k"
+    plt.close(figure)
+
+
+def test_bridges_are_red_and_counted():
+    x, labels = torch.tensor([[0.0, 0], [1, 0], [4, 0], [6, 0]]), torch.tensor([0, 0, 1, 1])
+    figure, (left, right) = pictures.panels(1, 2)
+    pictures.bridges(left, x, labels, torch.tensor([0, 1]), torch.tensor([1, 3]))
+    assert [line.get_color() for line in left.lines] == ["0.55", "red"]
+    pictures.mixture(right, x, labels, Pairs([1, 2, 3, 0], 0.5))
+    assert right.get_title() == "50 % of the lines are bridges, 4.5 long"
+    assert right.lines[0].get_xdata().tolist() == [6, 0], "of two bridges, 3 and 6 long, the second"
     plt.close(figure)
 
 
