@@ -112,7 +112,7 @@ def steps(batch: int = 128, rounds: int = 15) -> None:
     variants = {}
     for expression in runs.usual_methods():
         net, method = build("quick_resnet", 10, seed=0), runs.build_method(expression, seed=0)
-        method.prepare(net, labels.repeat(1000))  # a long epoch: nothing ends it here
+        method.prepare(net, labels.repeat(1000))  # of a training set that these few steps do not go through
         optimiser = torch.optim.SGD([*net.parameters(), *method.parameters()], lr=0.01, momentum=0.9)
         variants[expression] = _step(net, method, optimiser, x, labels)
     times = in_turn(variants, rounds)

@@ -107,7 +107,6 @@ def _rehearse(options) -> int:
 
 def _report(options) -> int:
     from mixlab.results import papers, records, report
-    from mixlab.training.recipes import recipe
 
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows no ± still gets its numbers
@@ -126,7 +125,6 @@ def _report(options) -> int:
             print(f"not used: {complaint}", file=sys.stderr)
     print(report.summary(lines, len(runs), [complaint.partition(":")[0] for complaint in failed]) + "\n")
     if options.missing:
-        recipe(options.recipe or "quick")  # refused here if there is none of that name
         print(report.todo(lines, options.recipe, _stopwatch(runs)))
     else:
         print(report.as_text(shown))

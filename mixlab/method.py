@@ -93,17 +93,12 @@ class Method(nn.Module):
             if labels.dim() != 2:
                 raise ValueError("num_classes must be given, for labels that are class indices; it is None")
             num_classes = labels.shape[1]
+        check_method("method", self, "train with its loss(model, x, labels)", **ALONE)
         plan = self.draw(x, labels)
         return plan.mix(x), self.targets(plan, labels, num_classes)
 
     def end_epoch(self) -> None:
         """Called after every epoch; a method that learns from the epoch overrides it."""
-
-    def ahead(self, x: Tensor) -> None:
-        """Goes once the training loop no longer calls it."""
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        cls.usual = cls.defaults  # type: ignore  # goes once results/runs.py reads `defaults`
 
     def get_extra_state(self) -> str:
         return json.dumps(self.rng.bit_generator.state)  # text, so that weights_only=True loads it
@@ -143,6 +138,7 @@ class Around(Method):
         self.method.end_epoch()
 
 
+ALONE = {"mixes_inputs": True, "asks_model": False, "own_loss": False, "cross_entropy": True}  # all is in the batch
 REASONS = {
     "mixes_inputs": "runs the network in its own way",
     "asks_model": "asks the model before it draws",

@@ -10,7 +10,20 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mixlab import ERM, LabelSmoothing, Method, Mixup, one_hot, soft_cross_entropy
+from mixlab import (
+    ERM,
+    CutMix,
+    InfiniteClass,
+    LabelSmoothing,
+    LaMix,
+    ManifoldMixup,
+    Method,
+    Mixup,
+    PuzzleMix,
+    RegMixup,
+    one_hot,
+    soft_cross_entropy,
+)
 from mixlab.method import Around, check_method
 
 
@@ -214,3 +227,13 @@ def test_bad_batches_are_refused_by_name(method):
 def test_a_method_that_draws_nothing_says_so():
     with pytest.raises(NotImplementedError, match="Method"):
         Method().draw(*batch())
+
+
+def test_a_method_that_needs_the_model_does_not_stand_in_a_plain_loop_as_plain_mixup():
+    """Called on a batch alone, it could only do what its inner method does, in silence."""
+    x, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 3
+    for method in (RegMixup(Mixup(1.0)), ManifoldMixup(Mixup(1.0)), InfiniteClass(Mixup(1.0)), LaMix(), PuzzleMix(1.0)):
+        with pytest.raises(ValueError, match=type(method).__name__):
+            method(x, labels, num_classes=3)
+    mixed, y = CutMix(1.0, rng=0)(x, labels, num_classes=3)
+    assert mixed.shape == x.shape and torch.allclose(y.sum(1), torch.ones(6))

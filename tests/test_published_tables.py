@@ -22,8 +22,9 @@ DISTANCES = {str(k): 6000.0 * 0.97 ** (k.bit_length() - 1) for k in (1, 2, 4, 8,
 def measured(tmp_path, monkeypatch):
     """As if the distances of all sets had been measured."""
     sets = ("cifar10", "cifar100", "svhn", "mnist", "tiny-imagenet", "speech-commands")
-    (tmp_path / "distances.json").write_text(json.dumps(dict.fromkeys(sets, DISTANCES)))
-    monkeypatch.setattr(tables, "DISTANCES", tmp_path / "distances.json")
+    for name in sets:
+        (tmp_path / f"{name}.json").write_text(json.dumps(DISTANCES))
+    monkeypatch.setattr(tables, "DISTANCES", tmp_path)
 
 
 def row(paper, table, **wanted):
@@ -176,9 +177,11 @@ def test_methods_in_the_words_of_the_module():
 
 def test_a_held_perturbation_is_held(tmp_path, monkeypatch):
     """Algorithm 1 on images: alpha_k so that the mean squared move is that of mixup; measured once, then remembered."""
-    monkeypatch.setattr(tables, "DISTANCES", tmp_path / "deep" / "distances.json")
+    monkeypatch.setattr(tables, "DISTANCES", tmp_path / "deep")
     data = "shapes(size=16, n_train=300, n_test=20)"
     (plan,) = plan_row(row("kmixup", "table10", alpha=0.2, k=4), data_as=data)
+    held = {k: plan_row(row("kmixup", "table10", alpha=0.2, k=k))[0].held for k in (1, 2, 4, 8, 16, 32)}
+    assert held == {k: k > 1 for k in held}
     assert plan.held and plan.trained() is None, "nothing is measured unless it is asked for"
     method = build_method(plan.trained(measure=True), seed=0)
     assert method.k == 4 and method.alpha > 0.2
@@ -209,6 +212,8 @@ def test_the_best_of_a_sweep_is_the_least_of_its_means(measured):
     best = row("kmixup", "table1", dataset="CIFAR-10", model="WideResNet-101", k=16)
     plans = plan_row(best)
     assert len(plans) == 7 and {plan.method for plan in plans} > {"ERM()"}  # six alphas, and alpha = 0
+    (every,) = [r for r in papers.rows("kmixup", "table1") if r["params"] == {"selection": "best over k and xi"}][1:2]
+    assert len(plan_row(every)) == len(papers.rows("kmixup", "table10"))
     records = [record_of(plan, seed, 20.0 - i + seed) for i, plan in enumerate(plans) for seed in (0, 1)]
     (line,) = report.compare([best], records)
     assert (line["ours"], line["n"]) == (14.5, 2)

@@ -167,6 +167,7 @@ def test_all_missing_commands_and_csv(folder, capsys):
 
 def test_every_published_table_has_its_command_or_a_word(folder, capsys):
     told = command(capsys, "--commands").out
+    assert "kmixup/table6: 40 of 40 cells empty, 10 runs a seed" in told  # one network for all strengths of the noise
     for name in papers.names():
         for table in papers.tables(name):
             place = told.split(f"{name}/{table['id']}: ")[1].split("\n", 2)
@@ -183,7 +184,9 @@ def test_missing_tells_the_time_by_what_was_measured_here(folder, capsys):
     assert "run --table confusion/table1 --recipe 'quick'" in told
 
 
-@pytest.mark.parametrize("words", [["a/b/c"], ["kmixup/table99"], ["nobody"], ["--missing", "--recipe", "nope"]])
+@pytest.mark.parametrize(
+    "words", [["a/b/c"], ["kmixup/table99"], ["nobody"], ["confusion", "--missing", "--recipe", "nope"]]
+)
 def test_unknown_words_are_refused_without_a_traceback(folder, capsys, words):
     assert main(["report", *words]) == 2
     assert capsys.readouterr().err.startswith("mixlab: ")
@@ -221,6 +224,14 @@ def test_odd_measures_are_no_numbers():
     assert (line["ours"], line["params"], line["error"]) == (20.0, {"noise_eps": 8}, rows[0]["error"])
     for odd in (True, -5, 101, float("nan"), "20", None, [20]):
         assert not any(line["n"] for line in report.compare(rows, [{**good, "measures": {"noise_8": odd}}]))
+
+
+def test_a_part_of_a_set_is_not_taken_for_another_set():
+    """Letter by letter, "cifar10 (0%)" would be "cifar100"."""
+    part = {**RUN, "dataset": "cifar10 (0%)", "model": "densenet_bc_190_40", "method": "ERM", "params": {}}
+    cells = papers.rows("kmixup", "table12a")
+    assert not any(line["n"] for line in report.compare(cells, [part]))
+    assert sum(line["n"] for line in report.compare(cells, [{**part, "dataset": "cifar100"}])) == 1
 
 
 def test_another_set_keeps_what_the_row_does_to_it():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixlab import ERM, ConfusionMixup, KMixup, LabelSmoothing, Method, Mixup, Remix, Weights
+from mixlab import ERM, KMixup, LabelSmoothing, Method, Mixup, Remix, Weights
 from mixlab.data.toys import four_bars, one_ring, swiss_roll
 from mixlab.training.sweeps import Nets, adam, fit_many, pair_many
 
@@ -41,12 +41,23 @@ def whole_batch(seed):
     return WholeBatch(rng=seed)
 
 
+def learning(seed):
+    class Learning(Mixup):
+        def observe(self, logits, plan, labels):
+            self.alpha += 0.01 * len(logits)
+
+        def end_epoch(self):
+            self.alpha += 1
+
+    return Learning(0.1, rng=seed)
+
+
 FAMILIES = {
     "pairs": [lambda s: Mixup(1.0, rng=s), lambda s: Mixup(8.0, per_sample=True, rng=s), lambda s: ERM()],
     "smoothed": [lambda s: LabelSmoothing(0.2, Mixup(1.0, rng=s)), lambda s: Mixup(0.5, rng=s), lambda s: ERM()],
     "whole rows": [whole_batch, lambda s: Mixup(1.0, rng=s), lambda s: ERM()],
     "matched": [lambda s: KMixup(1.0, 8, rng=s), lambda s: Mixup(1.0, rng=s), lambda s: KMixup(1.0, 2, rng=s)],
-    "prepared and learning": [lambda s: Remix(1.0, rng=s), lambda s: ConfusionMixup(1.0, 1.0, rng=s), lambda s: ERM()],
+    "prepared and learning": [lambda s: Remix(1.0, rng=s), learning, lambda s: ERM()],
 }
 
 

@@ -84,9 +84,6 @@ def atomic_write(path: Path | str):
         _remove(temporary)
 
 
-whole = atomic_write  # the name it had
-
-
 @contextmanager
 def one_at_a_time(folder: Path | str):
     """One process at a time prepares data in `folder`; the others wait, and then find what it made.

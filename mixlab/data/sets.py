@@ -23,7 +23,7 @@ import torch
 from mixlab.data import folders, originals, pixels
 from mixlab.data.downloads import one_at_a_time
 from mixlab.data.subsets import pick
-from mixlab.places import user_folder, usual_cache
+from mixlab.places import data_folder, user_folder, usual_cache
 
 TINY_COUNTS = (100_000, 10_000)
 RESIZED = ("mnist", "fashion-mnist")
@@ -70,6 +70,16 @@ def load(name: str | Path, root: Path | str | None = None, size: int | None = No
     if name == "digits":
         return _digits(size)
     return prepare(root, lambda places: _find(name, places, size))
+
+
+def on_this_machine(*names: str) -> str | None:
+    """The first of these sets that is here already, unpacked or decoded, so that loading it downloads nothing."""
+    unpacked = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python", "tiny-imagenet": "tiny-imagenet-200"}
+    places = [data_folder(), usual_cache(), user_folder("cache")]
+    for name in names:
+        if any((p / unpacked.get(name, name)).is_dir() or (p / f"{name}.pt").is_file() for p in places):
+            return name
+    return None
 
 
 def prepare(root: Path | str | None, find: Callable):

@@ -7,7 +7,9 @@ percent after the last epoch, seconds, device, versions. A file holds one record
 """
 
 import json
+import math
 import platform
+import statistics
 import subprocess
 from pathlib import Path
 
@@ -51,6 +53,29 @@ def read(folder: Path | str = FOLDER) -> tuple[list[dict], list[str]]:
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as problem:
             complaints.append(f"{path.name}: {problem}")
     return runs, complaints
+
+
+def experiment(name: str, folder: Path | str = FOLDER) -> dict[str, list[dict]]:
+    """The runs of one experiment, data/runs/name, by method: {"Mixup(alpha=1.0)": [seed 0, seed 1, …], …}."""
+    runs, by_method = read(Path(folder) / name)[0], {}
+    for run in sorted(runs, key=lambda run: run["seed"]):
+        by_method.setdefault(run["expression"], []).append({**run, "file": f"{name}/{run['file']}"})
+    return by_method
+
+
+def mean_and_error(values: list[float]) -> tuple[float, float]:
+    """The mean and its standard error; of a single value the error is unknown, nan."""
+    spread = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else math.nan
+    return statistics.fmean(values), spread
+
+
+def difference(runs: list[dict], base: list[dict], of: str = "error") -> tuple[float, float, int]:
+    """runs minus base, seed by seed: mean, standard error and the number of seeds that both have. Below 0 is better."""
+    own, other = ({run["seed"]: run[of] for run in side} for side in (runs, base))
+    gaps = [own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())]
+    if not gaps:
+        raise ValueError("runs and base have no seed in common, so nothing can be compared")
+    return *mean_and_error(gaps), len(gaps)
 
 
 def _check(run: dict) -> None:

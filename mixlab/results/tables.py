@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mixlab.data.downloads import whole
+from mixlab.data.downloads import atomic_write
 from mixlab.kmixup import matched_alpha, mean_square
 from mixlab.places import runs_folder
 from mixlab.results import papers
@@ -40,7 +40,7 @@ MEDICAL = ("ISIC 2016", "ISIC 2017", "ISIC 2018", "DermoFit")
 NOTES = dict.fromkeys(("noise", "fgsm"), "the text does not say whether alpha is raised with k: here it is not")
 NOTES["ciFAIR-10"] = "CIFAR-10's own test set: ciFAIR's replaced images are not here, nor the tuned recipe"
 NOTES["LT-CIFAR-100"] = "the text names no network: ResNet-34, as elsewhere in the paper"
-DISTANCES = runs_folder().parent / "distances.json"  # {data: {k: mean squared distance of partners}}
+DISTANCES = runs_folder().parent / "distances"  # a file a data set: {k: mean squared distance of partners}
 
 
 @dataclass(frozen=True)
@@ -201,19 +201,19 @@ def _sweep(row: dict) -> list[dict]:
 def distance_ratio(data: str, k: int, measure: bool = False) -> float | None:
     """Mean squared distance of random pairs of training images over that of pairs matched in blocks of k.
 
-    Kept in data/distances.json, so that a report tells which alpha was trained without the images. None if that has no
+    Kept in data/distances, so that a report tells which alpha was trained without the images. None if that has no
     answer and it is not to be measured now.
     """
-    known = json.loads(DISTANCES.read_text(encoding="utf-8")) if DISTANCES.is_file() else {}
-    found = known.get(data, {})
+    path = DISTANCES / f"{''.join(c if c.isalnum() or c in '.=-' else '_' for c in data)}.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     lacking = [block for block in (1, k) if str(block) not in found]
     if lacking and not measure:
         return None
     if lacking:
-        found = {**found, **{str(block): _distance(data, block) for block in lacking}}
-        DISTANCES.parent.mkdir(parents=True, exist_ok=True)
-        with whole(DISTANCES) as temporary:
-            Path(temporary).write_text(json.dumps({**known, data: found}, indent=1) + "\n", encoding="utf-8")
+        found |= {str(block): _distance(data, block) for block in lacking}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            Path(temporary).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return max(1.0, found["1"] / found[str(k)])
 
 
