@@ -84,3 +84,27 @@ fair_lam = Check(
         "lam is the weight of the own sample, close to 1": lambda g, n: 1 - _fair_lam(g, n),
     },
 )
+
+
+def _as_many():
+    low, high = 0.0, 8.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if 1 / (_series(50, middle) ** 2).sum() > 2 else (low, middle)
+    return middle
+
+
+def _near_two(gamma):
+    many = 1 / (_series(50, gamma) ** 2).sum()
+    return None if abs(many - 2) < 0.08 else f"at this gamma the weights spread over {many:.2f} pictures"
+
+
+as_many = Check(
+    _as_many,
+    cases=lambda rng: [()],
+    judge=_near_two,
+    mistakes={
+        "that is the default of the released code": lambda: 2.8,
+        "there the own picture weighs as much as all others together, which is something else": lambda: 1.73,
+    },
+)
