@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from mixlab.course import pictures
+from mixlab.plans import Pairs
 
 
 def test_a_soft_label_has_the_colour_between():
@@ -104,6 +105,25 @@ def test_a_reliability_diagram_has_a_dot_for_every_bin_at_its_confidence_and_its
     sizes = {dot.get_offsets()[0][1]: dot.get_sizes()[0] for dot in ax.collections}
     assert sizes[0.25] > sizes[1.0] and len(ax.lines) == 1 + 2
     plt.close("all")
+
+
+def test_curves_have_a_tick_for_every_x_and_a_style_of_their_own():
+    figure, ax = pictures.panels()
+    pictures.curves(ax, (1, 4), {"a": [1.0, 2.0], "b": ([3.0, 4.0], {"color": "red"})}, xlabel="k")
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[1, 2], [3, 4]] and ax.lines[1].get_color() == "red"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "4"] and ax.get_xlabel() == "k"
+    plt.close(figure)
+
+
+def test_bridges_are_red_and_counted():
+    x, labels = torch.tensor([[0.0, 0], [1, 0], [4, 0], [6, 0]]), torch.tensor([0, 0, 1, 1])
+    figure, (left, right) = pictures.panels(1, 2)
+    pictures.bridges(left, x, labels, torch.tensor([0, 1]), torch.tensor([1, 3]))
+    assert [line.get_color() for line in left.lines] == ["0.55", "red"]
+    pictures.mixture(right, x, labels, Pairs([1, 2, 3, 0], 0.5))
+    assert right.get_title() == "50 % of the lines are bridges, 4.5 long"
+    assert right.lines[0].get_xdata().tolist() == [6, 0], "of two bridges, 3 and 6 long, the second"
+    plt.close(figure)
 
 
 def test_arrows_are_as_wide_as_their_weight_and_leave_the_diagonal_out():

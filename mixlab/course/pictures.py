@@ -37,6 +37,33 @@ def couplings(ax, x: Tensor, partner: Tensor, **style):
     return _bare(ax)
 
 
+def bridges(ax, x: Tensor, labels: Tensor, own: Tensor, partner: Tensor):
+    """A line from every point x[own] to x[partner], both (k,): grey within a class, wide and red between two."""
+    for i, j in zip(own.tolist(), partner.tolist(), strict=True):
+        look = ("red", 2.5) if labels[i] != labels[j] else ("0.55", 1.2)
+        ax.plot(*x[[i, j]].T, color=look[0], linewidth=look[1], zorder=0)
+    return _bare(ax)
+
+
+def mixture(ax, x: Tensor, labels: Tensor, plan):
+    """The points x (n, 2) mixed by a plan of pairs, a thin line between all partners, and one bridge wide and red.
+
+    Of the bridges (partners of two classes) it is the one of median length; the title says how many there are.
+    """
+    y = torch.nn.functional.one_hot(labels).double()
+    couplings(ax, x, plan.partner, linewidths=0.7, colors="0.75")
+    points(ax, plan.mix(x), plan.mix_labels(y), 14)
+    crossing = torch.where(labels != labels[plan.partner])[0]
+    far = (x - x[plan.partner])[crossing].norm(dim=1)
+    title = f"{100 * len(far) / len(x):.0f} % of the lines are bridges"
+    if len(far):
+        i = crossing[far.argsort()[len(far) // 2]]
+        ax.plot(*torch.stack([x[i], x[plan.partner[i]]]).T, "o-", color="red", linewidth=2.5, markersize=5)
+        title += f", {far.mean():.1f} long"
+    ax.set_title(title)
+    return ax
+
+
 def decision_map(ax, predict, x: Tensor, resolution: int = 120, margin: float = 0.12):
     """The plane around the points x (n, 2) in the colours of predict(grid) (n, c); a line where two classes tie."""
     low, high = x.min(0).values, x.max(0).values
@@ -147,6 +174,20 @@ def arrows(ax, matrix, names: list[str], widest: float = 8.0):
     return ax
 
 
+def curves(ax, x, lines: dict, **labels):
+    """One line with markers for every name -> values over x, on a logarithmic axis that shows just these x.
+
+    values: as many as x, or (values, style) with a style of its own. labels: for ax.set.
+    """
+    for number, (name, values) in enumerate(lines.items()):
+        values, style = values if isinstance(values, tuple) else (values, {})
+        ax.plot(x, values, **{"marker": "osD^v"[number % 5], "label": name, **line(number), **style})
+    ax.set(xscale="log", xticks=x, xticklabels=[f"{value:g}" for value in x], **labels)
+    ax.minorticks_off()
+    ax.legend(fontsize=9)
+    return ax
+
+
 def show(figure, alt: str) -> None:
     """Display a figure with an alternative text that says what it shows, for readers who do not see it."""
     from IPython.display import Image, display
@@ -196,10 +237,13 @@ def slider(draw, **controls):
 
 
 def _png(figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    from PIL import Image
+
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
     plt.close(figure)
-    return buffer.getvalue()
+    Image.open(drawn).convert("RGB").save(small, "PNG", optimize=True)  # the same pixels in a sixth less space
+    return small.getvalue()
 
 
 def _bare(ax):

@@ -127,6 +127,34 @@ keep_xi = Check(
 )
 
 
+def _bridges(a, b):
+    classes = max(a.max(), b.max()) + 1
+    return int(len(a) - np.minimum(np.bincount(a, minlength=classes), np.bincount(b, minlength=classes)).sum())
+
+
+def _surplus(a, b):
+    classes = max(a.max(), b.max()) + 1
+    return int(np.abs(np.bincount(a, minlength=classes) - np.bincount(b, minlength=classes)).sum())
+
+
+def _labels(rng):
+    yield np.array([0, 0, 1, 1, 1]), np.array([1, 1, 1, 1, 0])
+    yield np.array([2, 0, 0, 1]), np.array([0, 1, 1, 1])
+    for classes in (2, 5):
+        yield tuple(rng.integers(classes, size=(2, 16)))
+
+
+bridges = Check(
+    _bridges,
+    cases=_labels,
+    mistakes={
+        "who stands opposite whom is not given: only the numbers of each class count": lambda a, b: int((a != b).sum()),
+        "one class's surplus is another one's lack: every bridge was counted twice": _surplus,
+        "that many can stay within their class": lambda a, b: len(a) - _bridges(a, b),
+    },
+)
+
+
 def _crossings(r, s):
     return int(np.abs(np.cumsum(r - s)).sum())
 
