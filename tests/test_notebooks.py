@@ -18,14 +18,14 @@ from mixlab.places import ROOT
 
 NEW = ["00_start_here", "01_mixup", "02_kmixup", "03_zeta", "04_confusion", "05_lamix", "06_infinite", "07_cifar"]
 NOTEBOOKS = ROOT / "notebooks"
-MAIN = sorted(NOTEBOOKS.glob("*.ipynb"))
+MAIN = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
 LESSONS = [path for path in MAIN if path.stem in NEW]
 OLD = [path for path in MAIN if path.stem not in NEW]
 MICROSCOPE = sorted(NOTEBOOKS.glob("microscope/*.ipynb"))
 SOLUTIONS = sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
 OLD_SOLUTIONS = [path for path in SOLUTIONS if path.stem not in NEW]
 OLD_EXERCISES = [path for path in sorted(NOTEBOOKS.glob("exercises/*.ipynb")) if path.stem not in NEW]
-EXECUTED = [*MAIN, *MICROSCOPE, *SOLUTIONS]
+EXECUTED = [*MAIN, *MICROSCOPE, *SOLUTIONS, NOTEBOOKS / "playground.ipynb"]
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 

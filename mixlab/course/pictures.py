@@ -192,7 +192,7 @@ def show(figure, alt: str) -> None:
     """Display a figure with an alternative text that says what it shows, for readers who do not see it."""
     from IPython.display import Image, display
 
-    display(Image(_png(figure), alt=alt))
+    display(Image(png(figure), alt=alt))
 
 
 def frames(draw, settings: list[dict], alt: str) -> None:
@@ -200,7 +200,7 @@ def frames(draw, settings: list[dict], alt: str) -> None:
     from IPython.display import Image, display
     from PIL import Image as Picture
 
-    pictures = [Picture.open(io.BytesIO(_png(draw(**values)))).convert("RGB") for values in settings]
+    pictures = [Picture.open(io.BytesIO(png(draw(**values)))).convert("RGB") for values in settings]
     size = (sum(picture.width for picture in pictures), max(picture.height for picture in pictures))
     whole, left, buffer = Picture.new("RGB", size, "white"), 0, io.BytesIO()
     for picture in pictures:
@@ -227,7 +227,7 @@ def slider(draw, **controls):
     image = ipywidgets.Image(format="png")
 
     def redraw(_=None):
-        image.value = _png(draw(**{name: knob.value for name, knob in knobs.items()}))
+        image.value = png(draw(**{name: knob.value for name, knob in knobs.items()}))
 
     for name, knob in knobs.items():
         knob.description = knob.description or name
@@ -236,7 +236,8 @@ def slider(draw, **controls):
     return ipywidgets.VBox([*knobs.values(), image])
 
 
-def _png(figure) -> bytes:
+def png(figure) -> bytes:
+    """A figure as the bytes of a PNG; the figure is closed."""
     from PIL import Image
 
     drawn, small = io.BytesIO(), io.BytesIO()

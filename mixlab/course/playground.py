@@ -1,0 +1,207 @@
+"""The playground: pick a mixing or two, turn their knobs, and see at once what becomes of points and pictures.
+
+A mixing is an expression such as "KMixup(alpha=1.0, k=16)": pick one that the module has, or type one, also one inside
+another. Every number in it becomes a knob.
+"""
+
+import re
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mixlab.course import pictures
+from mixlab.data import toys
+from mixlab.data.subsets import random_labels
+from mixlab.plans import one_hot
+from mixlab.results.expressions import build_method, usual_methods
+from mixlab.training.sweeps import fit_many
+
+SETS = ("one_ring", "four_bars", "swiss_roll", "half_moons", "digits")
+BATCH, SHOWN = 64, 9  # samples mixed at a time; of them shown with their labels
+NUMBER = re.compile(r"(\w+)=(\d+(?:\.\d+)?)")
+
+
+def load(name: str, noise: float = 0.0) -> toys.ToySet:
+    """A small set by name, with that share of its training labels drawn at random."""
+    if name not in SETS:
+        raise ValueError(f"name must be one of {', '.join(SETS)}, not {name!r}")
+    data = toys.digits(1000) if name == "digits" else toys.TOYS[name](512, 1000)
+    return random_labels(data, noise, 0) if noise else data
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """x (n, …) and labels (n,) as they were, mixed (n, …) and y (n, c) as they came out, the first batch's W."""
+
+    x: Tensor
+    labels: Tensor
+    mixed: Tensor
+    y: Tensor
+    matrix: Tensor
+
+    @property
+    def xi(self) -> float:
+        """How far mixing moves a sample: xi^2 = mean |x' - x|^2."""
+        return float((self.mixed - self.x).flatten(1).square().sum(1).mean().sqrt())
+
+
+def mix(data: toys.ToySet, expression: str) -> Mixed:
+    """The training set in a random order, mixed batch by batch."""
+    method, classes = build_method(expression, 0), len(data.classes)
+    method.prepare(torch.nn.Linear(data.train_x.shape[1], classes), data.train_y)
+    order = torch.randperm(len(data.train_x), generator=torch.Generator().manual_seed(0))
+    x, labels = data.train_x[order], data.train_y[order]
+    x = x.view(-1, 1, 8, 8) if x.shape[1] > 2 else x
+    batches = list(zip(x.split(BATCH), labels.split(BATCH), strict=True))
+    plans = [method.draw(*batch) for batch in batches]
+    mixed = torch.cat([plan.mix(rows) for plan, (rows, _) in zip(plans, batches, strict=True)])
+    y = torch.cat([method.targets(plan, rows, classes) for plan, (_, rows) in zip(plans, batches, strict=True)])
+    return Mixed(x, labels, mixed, y, plans[0].matrix())
+
+
+def look(data: str = "one_ring", noise: float = 0.0, first: str = "Mixup(alpha=1.0)", second: str = ""):
+    """A figure, a row for each mixing: the samples as they are and mixed, some soft labels, and W."""
+    wanted, chosen = [expression for expression in (first, second) if expression], load(data, noise)
+    figure, rows = pictures.panels(len(wanted), 4, 2.9, squeeze=False)
+    for axes, expression in zip(rows, wanted, strict=True):
+        try:
+            _show_mix(axes, chosen, expression, mix(chosen, expression))
+        except ValueError as problem:
+            _say(axes[0], expression, problem)
+    return figure
+
+
+def train(data: str = "one_ring", noise: float = 0.0, first: str = "Mixup(alpha=1.0)", second: str = ""):
+    """A figure: what small networks learn with each mixing, beside ERM: maps of the plane, or errors on digits."""
+    wanted, chosen = ["ERM()", *(expression for expression in (first, second) if expression)], load(data, noise)
+    figure, axes = pictures.panels(1, len(wanted), 3.4, squeeze=False)
+    for ax, expression in zip(axes[0], wanted, strict=True):
+        try:
+            began = time.perf_counter()
+            how = {"epochs": 40, "batch_size": BATCH, "optimizer": _adam, "progress": False}
+            nets = fit_many(chosen, [build_method(expression, 0)], [0], **how)
+            error = float(nets.error(chosen.test_x, chosen.test_y))
+            _show_learnt(ax, chosen, nets.alone(0))
+            ax.set_title(f"{expression}\n{error:.1f}% wrong, {time.perf_counter() - began:.1f} s", fontsize=9)
+        except ValueError as problem:
+            _say(ax, expression, problem)
+    return figure
+
+
+def panel():
+    """The knobs and the picture, for a notebook."""
+    import ipywidgets as widgets
+
+    menus = [_Mixing("first", "Mixup(alpha=1.0)"), _Mixing("second", "KMixup(alpha=1.0, k=16)")]
+    data = widgets.Dropdown(options=SETS, description="set")
+    noise = widgets.FloatSlider(value=0, min=0, max=0.6, step=0.1, description="random labels", readout_format=".0%")
+    button = widgets.Button(description="train", tooltip="small networks, a second or two each")
+    image, learnt = widgets.Image(format="png"), widgets.Image(format="png")
+
+    def chosen() -> dict:
+        return {"data": data.value, "noise": noise.value, **{menu.name: menu.expression() for menu in menus}}
+
+    def redraw(_=None):
+        image.value, learnt.value = pictures.png(look(**chosen())), b""
+
+    def learn(_=None):
+        learnt.value = pictures.png(train(**chosen()))
+
+    for knob in (data, noise):
+        knob.observe(redraw, "value")
+    for menu in menus:
+        menu.watch(redraw)
+    button.on_click(learn)
+    redraw()
+    return widgets.VBox([widgets.HBox([data, noise, button]), *(menu.box for menu in menus), image, learnt])
+
+
+class _Mixing:
+    """A field for an expression, and a slider for every number in it."""
+
+    def __init__(self, name: str, expression: str):
+        import ipywidgets as widgets
+
+        self.name, self.changed = name, lambda _=None: None
+        options = usual_methods()
+        self.field = widgets.Combobox(value=expression, options=options, description=name, continuous_update=False)
+        self.knobs, self.box = [], widgets.HBox()
+        self.field.observe(self._refill, "value")
+        self._refill()
+
+    def watch(self, changed: Callable) -> None:
+        self.changed = changed
+
+    def expression(self) -> str:
+        """The field's expression with the numbers that the knobs show."""
+        values = iter(self.knobs)
+        return NUMBER.sub(lambda found: f"{found[1]}={next(values).value:.4g}", self.field.value)
+
+    def _refill(self, _=None):
+        self.knobs = [_knob(*found) for found in NUMBER.findall(self.field.value)]
+        for knob in self.knobs:
+            knob.observe(lambda change: self.changed(), "value")
+        self.box.children = [self.field, *self.knobs]
+        self.changed()
+
+
+def _knob(name: str, value: str):
+    import ipywidgets as widgets
+
+    if "." not in value:
+        return widgets.IntSlider(value=int(value), min=1, max=max(BATCH, int(value)), description=name)
+    return widgets.FloatLogSlider(value=float(value), min=-2, max=2, step=0.05, description=name)
+
+
+def _adam(parameters):
+    return torch.optim.Adam(parameters, lr=4e-3, fused=True)
+
+
+def _show_mix(axes, data, expression: str, found: Mixed) -> None:
+    before, after, bars, matrix = axes
+    if found.x.dim() == 2:
+        pictures.points(before, found.x, one_hot(found.labels, len(data.classes)))
+        pictures.points(after, found.mixed, found.y)
+        after.set(xlim=before.get_xlim(), ylim=before.get_ylim())
+    else:
+        for ax, images in ((before, found.x), (after, found.mixed)):
+            ax.imshow(_tiles(images[:SHOWN]).numpy(), cmap="gray_r", vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[])
+    before.set_title(expression, fontsize=9)
+    after.set_title(f"mixed: a sample moves by {found.xi:.2f} (xi)", fontsize=9)
+    pictures.label_bars(bars, found.y[:SHOWN], data.classes if len(data.classes) > 2 else ())
+    pictures.weights(matrix, found.matrix, numbers=False)
+    matrix.set(xticks=[], yticks=[])
+    bars.set_title(f"the labels of {SHOWN} of them", fontsize=9)
+    matrix.set_title(f"W of a batch of {len(found.matrix)}", fontsize=9)
+
+
+def _tiles(images: Tensor) -> Tensor:
+    """images (n, 1, h, w) in rows of three, as one picture with white between them."""
+    padded = torch.nn.functional.pad(images[:, 0], (1, 1, 1, 1))
+    return torch.cat([torch.cat(list(row), dim=1) for row in padded.split(3)], dim=0)
+
+
+def _show_learnt(ax, data, network: torch.nn.Module) -> None:
+    def predict(x):
+        with torch.no_grad():
+            return network(x).softmax(1)
+
+    if data.train_x.shape[1] > 2:
+        answers = predict(data.test_x).argmax(1)
+        confused = torch.bincount(10 * data.test_y + answers, minlength=100).view(10, 10)
+        ax.imshow(confused.fill_diagonal_(0).numpy(), cmap="Reds", vmin=0, vmax=20)
+        ax.set(xlabel="answer", ylabel="digit", xticks=range(10), yticks=range(10))
+        return
+    pictures.decision_map(ax, predict, data.train_x)
+    pictures.points(ax, data.train_x, one_hot(data.train_y, len(data.classes)), 4)
+
+
+def _say(ax, expression: str, problem: ValueError) -> None:
+    """Why a mixing has nothing to show here, in its place."""
+    ax.text(0, 0.5, "\n".join(textwrap.wrap(f"{expression}: {problem}", 45)), va="center", fontsize=9)
+    ax.set_axis_off()

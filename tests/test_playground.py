@@ -1,0 +1,54 @@
+"""The playground: every mixing shows something or says why not, and its knobs do what they say."""
+
+import pytest
+import torch
+
+from mixlab.course import playground
+from mixlab.results.expressions import build_method, usual_methods
+
+
+@pytest.mark.parametrize("expression", usual_methods())
+@pytest.mark.parametrize("data", ["one_ring", "digits"])
+def test_every_mixing_shows_something_or_says_why_not(data, expression):
+    figure = playground.look(data, 0.2, expression, "no such mixing")
+    shown, refused = figure.axes[:4], figure.axes[4:]
+    drawn = [ax.collections or ax.images or ax.patches or ax.texts for ax in shown]
+    assert drawn[0] and "no such mixing" in refused[0].texts[0].get_text()
+    playground.pictures.plt.close(figure)
+
+
+def test_what_is_mixed_is_what_the_method_mixes():
+    found = playground.mix(playground.load("one_ring"), "Mixup(alpha=1.0)")
+    method = build_method("Mixup(alpha=1.0)", 0)
+    plan = method.draw(found.x[:64], found.labels[:64])
+    assert torch.equal(found.mixed[:64], plan.mix(found.x[:64]))
+    assert torch.equal(found.matrix, plan.matrix())
+    assert float(found.y.sum(1).std()) < 1e-6
+    half = playground.mix(playground.load("one_ring"), "Mixup(alpha=100000.0)")
+    assert 0 < half.xi < float((half.x[:, None] - half.x).norm(dim=2).max()) / 2
+
+
+def test_a_knob_for_every_number_and_a_picture_that_changes():
+    panel = playground.panel()
+    first, image = panel.children[1], panel.children[-2]
+    field, alpha = first.children
+    before = image.value
+    alpha.value = 0.1
+    assert alpha.description == "alpha" and image.value != before
+    field.value = "RegMixup(KMixup(alpha=2.0, k=4))"
+    assert [knob.description for knob in first.children[1:]] == ["alpha", "k"]
+    field.value = "nonsense("
+    assert len(image.value) > 1000, "an expression that is no method is said in the picture"
+
+
+def test_training_says_how_wrong_each_network_is():
+    figure = playground.train("digits", 0.4, "Mixup(alpha=8.0)", "CutMix(alpha=1.0)")
+    erm, mixup, refused = figure.axes
+    errors = [float(ax.get_title().split("\n")[1].split("%")[0]) for ax in (erm, mixup)]
+    assert errors[1] < errors[0] - 5 and "CutMix" in refused.texts[0].get_text()
+    playground.pictures.plt.close(figure)
+
+
+def test_an_unknown_set_is_refused():
+    with pytest.raises(ValueError, match="name"):
+        playground.load("mnist")
