@@ -18,6 +18,9 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 # beside one busy process on two cores, and 1.8 s with this.
 export GOMP_SPINCOUNT ?= 1000
 
+# Without a GPU, PyTorch's builds for the CPU are a fifth of the download.
+CPU_WHEELS ?= https://download.pytorch.org/whl/cpu
+
 default: help
 .PHONY: default notebooks test lab save style unit course help environment
 help:
@@ -60,5 +63,9 @@ environment:
 	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; done; \
 	  [ -n "$$found" ] || { echo "mixlab needs Python 3.11 or newer: none found. Say which with make PYTHON=/path/to/python3.12"; exit 1; }; \
 	  $$found -m venv .venv; fi; \
+	if ! $(PY) -c 'import torch' 2>/dev/null && [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
+	  if $(PY) -c "import urllib.request as u; u.urlopen('$(CPU_WHEELS)/torch/', timeout=5)" 2>/dev/null && \
+	  $(PY) -m pip install -q torch torchvision --index-url $(CPU_WHEELS); then echo "PyTorch for the CPU: no GPU here"; \
+	  else echo "PyTorch's builds for the CPU cannot be reached: installing the usual one, about 5 GB with its GPU libraries"; fi; fi; \
 	if $(PY) -m pip --version >/dev/null 2>&1; then $(PY) -m pip install -q -e '.[jupyter,test]'; \
 	else uv pip install -q --python $(PY) -e '.[jupyter,test]'; fi && mkdir -p build && echo "$(ENV)" > build/environment

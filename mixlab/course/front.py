@@ -1,0 +1,114 @@
+"""The front door: the README's badges, results and picture, made from what they stand for.
+
+`python -m mixlab.course.front` writes them anew after new runs; tests/test_front.py holds the README to them.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+
+import numpy as np
+
+from mixlab.course import pictures
+from mixlab.places import ROOT
+from mixlab.results.records import difference, experiment, mean_and_error
+
+README, PICTURE = ROOT / "README.md", ROOT / "notebooks" / "what_mixing_buys.png"
+PLACEHOLDER = "https://example.org/mixlab"  # until the repository has an address: [project.urls] in pyproject.toml
+NAMES = {
+    "ERM()": "no mixing (ERM)",
+    "LabelSmoothing(eps=0.1, method=ERM())": "label smoothing",
+    "Mixup(alpha=1.0)": "mixup",
+    "Mixup(alpha=8.0)": "mixup, alpha 8",
+    "KMixup(alpha=1.0, k=16)": "16-mixup",
+    "ZetaMixup(gamma=2.8)": "zeta-mixup",
+    "CutMix(alpha=1.0)": "CutMix",
+    "RegMixup(method=Mixup(alpha=20.0))": "RegMixup",
+}
+BASE = "ERM()"
+
+
+def address() -> str:
+    """Where the repository lies: the one place that says so is pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project["urls"]["Repository"].rstrip("/")
+
+
+def badges() -> str:
+    """Links that need the repository's address; none as long as it is not known."""
+    url = address()
+    if url == PLACEHOLDER:
+        return "*(No badges yet: this copy does not know its address, see `[project.urls]` in pyproject.toml.)*"
+    path = url.removeprefix("https://github.com/")
+    return (
+        f"[![tests]({url}/actions/workflows/test.yml/badge.svg)]({url}/actions) "
+        f"[![Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+        f"(https://colab.research.google.com/github/{path}/blob/main/notebooks/00_start_here.ipynb) "
+        f"[![Codespaces](https://github.com/codespaces/badge.svg)](https://codespaces.new/{path})"
+    )
+
+
+def results() -> str:
+    """Test errors of the two experiments on real pictures, methods that both have runs of or one of them."""
+    wrong, clean = experiment("wrong_labels"), experiment("tenth")
+    lines = ["| percent wrong on the test set | 40% of the labels random | all labels right |", "|---|---|---|"]
+    for expression, name in NAMES.items():
+        if expression in wrong or expression in clean:
+            lines.append(f"| {name} | {_cell(wrong, expression)} | {_cell(clean, expression)} |")
+    return "\n".join(lines)
+
+
+def _cell(runs: dict, expression: str) -> str:
+    if expression not in runs:
+        return "not run yet"
+    errors = [run["error"] for run in runs[expression]]
+    mean, spread = mean_and_error(errors)
+    return f"{mean:.1f} ± {spread:.1f} (n = {len(errors)})" if len(errors) > 1 else f"{mean:.1f} (n = 1)"
+
+
+def picture():
+    """Left, wrong labels: test error over the epochs, without mixing and with. Right: every method, and its runs."""
+    runs = experiment("wrong_labels")
+    figure, (left, right) = pictures.panels(1, 2, 4.7, 3.3)
+    for expression, colour in ((BASE, pictures.COLOURS[5]), ("Mixup(alpha=1.0)", pictures.COLOURS[0])):
+        tested = [[line for line in run["curve"] if "error" in line] for run in runs[expression]]
+        errors = np.array([[line["error"] for line in curve] for curve in tested])
+        epochs = [line["epoch"] for line in tested[0]]
+        left.plot(epochs, errors.mean(0), color=colour, linewidth=2.5, label=NAMES[expression])
+        left.fill_between(epochs, errors.min(0), errors.max(0), color=colour, alpha=0.2)
+    left.set(xlabel="epoch", ylabel="% of the test pictures wrong", ylim=(35, 65))
+    left.set_title("40% random labels: mixup keeps getting better", fontsize=10)
+    left.legend()
+    found = {name: [run["error"] for run in runs[key]] for key, name in NAMES.items() if key in runs}
+    found = dict(sorted(found.items(), key=lambda item: np.mean(item[1])))
+    dots = {f"{name}, n = {len(errors)}": mean_and_error(errors) for name, errors in found.items()}
+    pictures.dots(right, dots, highlight=next((name for name in dots if name.startswith(NAMES[BASE])), None))
+    right.set(xlabel="% of the test pictures wrong")
+    right.set_title("after the last epoch (bar: standard error)", fontsize=10)
+    return figure
+
+
+def gain() -> tuple[float, float, int]:
+    """What mixup buys where labels are wrong: its error minus ERM's, the standard error, and n."""
+    runs = experiment("wrong_labels")
+    return difference(runs["Mixup(alpha=1.0)"], runs[BASE])
+
+
+def filled(text: str) -> str:
+    """The README's text with its made parts made anew: between <!-- name --> and <!-- end -->."""
+    for name, part in {"badges": badges(), "results": results()}.items():
+        text, found = re.subn(
+            rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, p=part: f"{m[1]}{p}\n{m[2]}", text, flags=re.S
+        )
+        if found != 1:
+            raise ValueError(f"README.md needs one part <!-- {name} -->, not {found}")
+    return text
+
+
+def main(readme: Path = README) -> None:
+    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    PICTURE.write_bytes(pictures.png(picture()))
+
+
+if __name__ == "__main__":
+    main()
