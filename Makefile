@@ -66,6 +66,6 @@ environment:
 	if ! $(PY) -c 'import torch' 2>/dev/null && [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
 	  if $(PY) -c "import urllib.request as u; u.urlopen('$(CPU_WHEELS)/torch/', timeout=5)" 2>/dev/null && \
 	  $(PY) -m pip install -q torch torchvision --index-url $(CPU_WHEELS); then echo "PyTorch for the CPU: no GPU here"; \
-	  else echo "PyTorch's builds for the CPU cannot be reached: installing the usual one, about 5 GB with its GPU libraries"; fi; fi; \
+	  else echo "PyTorch's build for the CPU is not to be had here: installing the usual one, about 5 GB with its GPU libraries"; fi; fi; \
 	if $(PY) -m pip --version >/dev/null 2>&1; then $(PY) -m pip install -q -e '.[jupyter,test]'; \
 	else uv pip install -q --python $(PY) -e '.[jupyter,test]'; fi && mkdir -p build && echo "$(ENV)" > build/environment

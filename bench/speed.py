@@ -3,6 +3,7 @@
 Absolute times drift with the machine, ratios hardly: each line gives the median over rounds of a per-round ratio.
 """
 
+import multiprocessing
 import os
 import statistics
 import sys
@@ -128,23 +129,56 @@ def training(images: int = 5120, batch: int = 128, rounds: int = 3) -> None:
     A step of the network alone, one thread: float32 and channels first, as PyTorch comes, beside what the loop does.
     """
     from mixlab.data import load
-    from mixlab.mixup import Mixup
     from mixlab.training.device import best_precision
-    from mixlab.training.loop import Training
     from mixlab.training.models import build
-    from mixlab.training.recipes import Recipe
 
     data, precision = load("shapes", n_train=images, n_test=100), best_precision()
-    recipe = Recipe(10**6, 0.01, batch, test_every=10**6)
     for name in ("quick_resnet", "laptop_resnet"):
-        ours = Training(data, build(name, 10, seed=0), Mixup(1.0, rng=0), recipe)
-        theirs = peers.written_by_hand(data, build(name, 10, seed=0), batch)
-        times = in_turn({"mixlab": ours.epoch, "DataLoader, v2.MixUp": theirs}, rounds, warm=1)
+        ours, theirs = _our_epoch(name, images, batch), peers.written_by_hand(data, build(name, 10, seed=0), batch)
+        times = in_turn({"mixlab": ours, "DataLoader, v2.MixUp": theirs}, rounds, warm=1)
         print(f"\n{name}, {images:,} images an epoch, {torch.get_num_threads()} threads, {precision}, {rounds} rounds")
         for variant, seconds in times.items():
             ratio = _ratio(times["DataLoader, v2.MixUp"], seconds)
             print(f"{variant:36}{images / statistics.median(seconds):8,.0f} images/s   {ratio:.2f} times")
+        both = _two_workers(name, images, batch, rounds)
+        ratio = both * statistics.median(times["DataLoader, v2.MixUp"]) / images
+        print(f"{'mixlab, two workers of one thread':36}{both:8,.0f} images/s   {ratio:.2f} times")
         _one_thread(name, data, batch, precision, 4 * rounds)
+
+
+def _our_epoch(name: str, images: int, batch: int) -> Callable:
+    from mixlab.data import load
+    from mixlab.mixup import Mixup
+    from mixlab.training.loop import Training
+    from mixlab.training.models import build
+    from mixlab.training.recipes import Recipe
+
+    data, recipe = load("shapes", n_train=images, n_test=100), Recipe(10**6, 0.01, batch, test_every=10**6)
+    return Training(data, build(name, 10, seed=0), Mixup(1.0, rng=0), recipe).epoch
+
+
+def _two_workers(name: str, images: int, batch: int, rounds: int) -> float:
+    """Images a second of two processes together, each with one thread and a run of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    together, rates = spawn.Barrier(2), spawn.Queue()
+    workers = [spawn.Process(target=_work, args=(name, images, batch, rounds, together, rates)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    total = sum(rates.get() for _ in workers)
+    for worker in workers:
+        worker.join()
+    return total
+
+
+def _work(name: str, images: int, batch: int, rounds: int, together, rates) -> None:
+    torch.set_num_threads(1)
+    epoch = _our_epoch(name, images, batch)
+    epoch()
+    together.wait()
+    start = time.perf_counter()
+    for _ in range(rounds):
+        epoch()
+    rates.put(images * rounds / (time.perf_counter() - start))
 
 
 def _one_thread(name: str, data, batch: int, precision: str, rounds: int) -> None:
