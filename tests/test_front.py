@@ -1,5 +1,6 @@
 """The README: its numbers are those of the stored runs, its commands and links lead somewhere."""
 
+import json
 import re
 
 import pytest
@@ -54,3 +55,10 @@ def test_the_commands_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^    make (\w+)", TEXT, re.M):
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+@pytest.mark.parametrize("path", front.FETCHING, ids=lambda path: path.stem)
+def test_a_notebook_fetches_the_course_where_it_is_missing(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert notebook["cells"][1]["source"] == front.setup_cell()["source"], "run python -m mixlab.course.front"
+    assert front.stamped(notebook)["cells"][2:] == notebook["cells"][2:], "stamping again changes nothing"

@@ -1,15 +1,16 @@
-"""The front door: the README's badges, results and picture, made from what they stand for.
+"""The front door: the README's badges, results and picture, and each notebook's first cell, made from what they stand for.
 
 `python -m mixlab.course.front` writes them anew after new runs; tests/test_front.py holds the README to them.
 """
 
+import json
 import re
 import tomllib
-from pathlib import Path
 
 import numpy as np
 
 from mixlab.course import pictures
+from mixlab.course.build import find
 from mixlab.places import ROOT
 from mixlab.results.records import difference, experiment, mean_and_error
 
@@ -26,6 +27,8 @@ NAMES = {
     "RegMixup(method=Mixup(alpha=20.0))": "RegMixup",
 }
 BASE = "ERM()"
+SETUP = "remove-cell"  # the tag of the setup cell, which pages leave out
+FETCHING = [path for path in find() if path.parent.name != "solutions"]
 
 
 def address() -> str:
@@ -105,9 +108,30 @@ def filled(text: str) -> str:
     return text
 
 
-def main(readme: Path = README) -> None:
-    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+def setup_cell() -> dict:
+    """The first cell of a notebook: it does nothing where the course is installed, and fetches it elsewhere."""
+    source = f"""import importlib.util
+
+if importlib.util.find_spec("mixlab") is None:  # a machine that has only this page, such as Colab
+    !git clone -q {address()} course && pip install -q -e "./course[jupyter]"
+    %cd -q course"""
+    tags = {"tags": [SETUP]}
+    cell = {"cell_type": "code", "id": "setup", "metadata": tags, "execution_count": None, "outputs": []}
+    return {**cell, "source": source.splitlines(keepends=True)}
+
+
+def stamped(notebook: dict) -> dict:
+    """The notebook with its setup cell, after the title."""
+    title, *others = [cell for cell in notebook["cells"] if SETUP not in cell["metadata"].get("tags", [])]
+    return {**notebook, "cells": [title, setup_cell(), *others]}
+
+
+def main() -> None:
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
     PICTURE.write_bytes(pictures.png(picture()))
+    for path in FETCHING:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(stamped(notebook), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
