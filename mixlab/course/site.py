@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tomllib
+from base64 import b64decode
 from importlib.resources import files
 from pathlib import Path
 
@@ -32,6 +33,7 @@ HOMES = {
     "data/runs": "results/index.md",
     "data/papers": "results/index.md",
 }
+COVER = ("00_start_here", "six methods as dots")  # the picture on the first page, by its alternative text
 SLIDER = "*In Jupyter a slider stands here. On this page, pictures nearby show some of its positions.*"
 CONFIG = {
     "project": "mixlab",
@@ -44,6 +46,7 @@ CONFIG = {
     "html_show_search_summary": False,  # it fetches pages, which browsers forbid where they are files
     "html_copy_source": False,
     "html_show_copyright": False,
+    "add_module_names": False,
     "highlight_language": "none",  # of what names no language: the equations of docstrings, results of cells
     "nb_execution_mode": "off",
     "nb_render_markdown_format": "gfm",
@@ -54,18 +57,18 @@ CONFIG = {
 }
 
 
-def run() -> int:
-    """Put the sources together and build the pages; 0 if Sphinx had nothing to complain about."""
+def run(folder: Path = build.BUILD) -> int:
+    """Put the sources together and build the pages under a folder; 0 if Sphinx had nothing to complain about."""
     try:
         from sphinx.application import Sphinx
     except ImportError as problem:
         raise ValueError(f"site needs Sphinx ({problem}): make site installs it, or pip install -e '.[site]'") from None
-    sources, pages, cache = (build.BUILD / name for name in ("site", "html", "doctrees"))
-    for folder in (sources, pages, cache):
-        shutil.rmtree(folder, ignore_errors=True)
+    sources, pages, cache = parts = [folder / name for name in ("site", "html", "doctrees")]
+    for part in parts:
+        shutil.rmtree(part, ignore_errors=True)
     assemble(sources)
     config = {**CONFIG, "html_static_path": [str(sources / "_static")]}
-    app = Sphinx(sources, None, pages, cache, "html", config, status=None, warningiserror=True, keep_going=True)
+    app = Sphinx(sources, None, pages, cache, "html", config, status=None, warningiserror=True)
     app.build()
     print(f"{len(app.env.found_docs)} pages: {pages / 'index.html'}")
     return app.statuscode
@@ -127,7 +130,9 @@ def _copied(path: Path, places: dict[str, str]) -> str:
             cell["source"] = relink("".join(cell["source"]))
     sliders = [i for i, cell in enumerate(notebook["cells"]) if "slider" in cell["metadata"].get("tags", [])]
     for i in reversed(sliders):
-        notebook["cells"].insert(i + 1, {"cell_type": "markdown", "id": f"slider-{i}", "metadata": {}, "source": SLIDER})
+        notebook["cells"].insert(
+            i + 1, {"cell_type": "markdown", "id": f"slider-{i}", "metadata": {}, "source": SLIDER}
+        )
     return json.dumps(notebook)
 
 
@@ -147,21 +152,28 @@ def _relinker(path: Path, places: dict[str, str]):
 
 
 def _index(folder: Path) -> str:
-    """The first page: what this is, where it comes from, and the contents, in the order of next and previous."""
+    """The first page: what this is and what it shows, and the contents, in the order of next and previous."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lessons = [path.stem for path in find() if path.parent == build.NOTEBOOKS]
     rest = [f"{name}/index" for name in (*FOLDERS, "results", "code") if (folder / name / "index.md").exists()]
     about = [place.removesuffix(".md") for place in ABOUT.values()]
-    return "\n\n".join(
-        [
-            "# mixlab",
-            f"{project['description']}. Every lesson below was executed as you see it.",
-            f"To run it yourself, clone <{project['urls']['Repository']}> and type `make lab`.",
-            toctree(lessons, "Lessons"),
-            toctree(rest, "Further"),
-            toctree(about, "About"),
-        ]
-    )
+    head = f"{project['description']}. You see every lesson here as it was executed, with its pictures and numbers."
+    ways = f"To run it and to solve its exercises, clone <{project['urls']['Repository']}> and type `make lab`."
+    trees = (toctree(lessons, "Lessons"), toctree(rest, "Further"), toctree(about, "About"))
+    return "\n\n".join(["# mixlab", head, _cover(folder), ways, *trees])
+
+
+def _cover(folder: Path) -> str:
+    """A picture of the first lesson: what mixing buys."""
+    name, start = COVER
+    notebook = json.loads((build.NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            alt = output.get("metadata", {}).get("image/png", {}).get("alt") or ""
+            if alt.startswith(start):
+                (folder / "cover.png").write_bytes(b64decode(output["data"]["image/png"]))
+                return f"![{alt}](cover.png)"
+    return ""
 
 
 def _write(path: Path, text: str) -> None:
