@@ -25,7 +25,8 @@ LOOK = """() => {
     return {
         links: [...document.querySelectorAll("a[href]")].map(a => a.href),
         ids: [...document.querySelectorAll("[id]")].map(part => part.id),
-        pictures: [...article.querySelectorAll("img")].map(i => [i.alt, i.naturalWidth, i.getBoundingClientRect().right]),
+        pictures: [...article.querySelectorAll("img")].map(
+            i => [i.alt, i.naturalWidth, i.getBoundingClientRect().right]),
         equations: article.querySelectorAll("math[display=block]").length,
         inline: article.querySelectorAll("math").length,
         words: words.textContent,
