@@ -1,4 +1,4 @@
-"""The notebooks: what a reader may count on in each lesson, clean outputs, and the run that makes the pages."""
+"""The notebooks: what a reader may count on in each lesson, clean outputs, and the run that executes them."""
 
 import copy
 import json
@@ -161,7 +161,7 @@ def test_clean_removes_widgets_progress_and_timings_and_keeps_alternative_texts(
     assert course.clean(copy.deepcopy(cleaned)) == cleaned, "cleaning twice is cleaning once"
 
 
-def tiny_notebook(folder, name, source, words="[next](01_b.ipynb), [why](../README.md)"):
+def tiny_notebook(folder, name, source, words="# A notebook"):
     import nbformat.v4 as v4
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -192,11 +192,6 @@ def test_a_run_reports_each_notebook_and_goes_on_after_a_failed_and_a_broken_one
     for line in (r"\[1/4\] 00_a +ok", r"\[2/4\] 01_b +failed", r"\[3/4\] 02_c +failed", r"\[4/4\] microscope/02_c +ok"):
         assert re.search(line, said), said
     assert "on purpose" in said and "Traceback (most" not in said.split("\n01_b:")[0]
-    pages = folder.parent / "build" / "html"
-    page = (pages / "00_a.html").read_text(encoding="utf-8")
-    assert "42" in page and page.count('href="01_b.html"') == 2 and 'href="../../README.md"' in page
-    assert 'alt="an &quot;empty&quot; panel"' in page or "alt='an \"empty\" panel'" in page
-    assert 'href="microscope/02_c.html"' in (pages / "index.html").read_text(encoding="utf-8")
     saved = read(first)["cells"][1]["outputs"]
     assert saved[0]["text"] == ["42\n"] and course.alt_texts(read(first)) == ['an "empty" panel']
 
