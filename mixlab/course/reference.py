@@ -12,6 +12,8 @@ PAPERS = ("mixup", "kmixup", "zeta", "confusion", "lamix", "infinite")
 OTHERS = ("cutmix", "manifold", "regmixup", "remix", "smoothing", "puzzlemix", "birkhoff", "graphcut", "checks")
 METHODS = ("method", "plans", *PAPERS, *OTHERS)  # a page each, with the whole file; rooms have one page for all files
 ROOMS = {"data": "Data sets", "training": "Training", "results": "Results", "course": "The course's own tools"}
+BESIDE = ("method", "paper", "ours", "n", "gap", "gap / s.e.")
+GAPS = {"error": ".2f", "gap": "+.2f", "gap_se": "+.1f"}
 DOCTEST = re.compile(r"^>>> .*?(?=\n\n|\Z)", re.S | re.M)
 
 
@@ -92,60 +94,52 @@ def results_pages() -> dict[str, str]:
         "Errors are in percent. *gap*: ours less the printed number; *gap / s.e.*: over the standard errors of both."
     )
     contents = toctree(["experiments", *papers.names()])
-    pages["results/index.md"] = "\n\n".join(["# Results", summary, words, contents])
+    pages["results/index.md"] = "\n\n".join(["# Results", words, summary, contents])
     return pages
 
 
 def _paper_page(name: str, lines: list[dict]) -> str:
-    """Table by table and data set by data set; under which budget a number was measured stands above it, once."""
+    """Table by table, what was measured; of the other tables the size only."""
     parts = [f"# {name}: published and measured"]
     for title, table in groupby(lines, lambda line: line["table"]):
-        parts.append(f"## {title}")
-        for (data, model), group in groupby(table, lambda line: (line["dataset"], line["model"])):
-            parts.append(f"### {data}, {model or 'no network named'}")
-            parts += [_table(budget, list(rows)) for budget, rows in groupby(group, _circumstances)]
+        rows = list(table)
+        measured = sorted((line for line in rows if line["n"]), key=_circumstances)
+        parts.append(f"## {title}\n\n{len(measured)} of {len(rows)} printed numbers have been measured.")
+        for (place, under), group in groupby(measured, lambda line: (_place(line), _circumstances(line)[1])):
+            parts.append(f"### {place}\n\n{under}\n\n" + _rows(BESIDE, map(_cells, group)))
     return "\n\n".join(parts)
 
 
-def _circumstances(line: dict) -> str:
-    if not line["n"]:
-        return "Not run."
-    return f"Measured on {line['measured_on']} with {line['network']}, {line['budget']}; {line['device']}."
+def _place(line: dict) -> str:
+    return f"{line['dataset']}, {line['model'] or 'no network named'}"
 
 
-def _table(words: str, lines: list[dict]) -> str:
-    rows = [("method", "paper", "ours", "n", "gap", "gap / s.e."), ("---", *["--:"] * 5), *map(_cells, lines)]
-    return words + "\n\n" + _rows(rows)
+def _circumstances(line: dict) -> tuple[str, str]:
+    under = f"Measured on {line['measured_on']} with {line['network']}: {line['budget']}. {line['device']}."
+    return _place(line), under
 
 
 def _cells(line: dict) -> tuple[str, ...]:
     method = " ".join([line["method"], *(f"{key}={value}" for key, value in line["params"].items())])
-    printed, gap, share = (
-        _number(line[key], form) for key, form in (("error", ".2f"), ("gap", "+.2f"), ("gap_se", "+.1f"))
-    )
-    ours = " ± ".join(_number(line[key], ".2f") for key in ("ours", "std") if line[key] is not None)
-    return method, printed, ours, str(line["n"] or ""), gap, share
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+    numbers = ("" if line[key] is None else format(line[key], form) for key, form in GAPS.items())
+    ours = f"{line['ours']:.2f}" + ("" if line["std"] is None else f" ± {line['std']:.2f}")
+    printed, gap, share = numbers
+    return method, printed, ours, str(line["n"]), gap, share
 
 
 def _experiments_page(runs: list[dict]) -> str:
     """What was run beside the papers' tables, one folder of records a section: mean ± standard deviation over seeds."""
-    parts = [
-        "# Experiments",
-        "One section a folder of `data/runs`. Error in percent after the last epoch, mean ± standard deviation.",
-    ]
+    parts = ["# Experiments", "One section is one folder of `data/runs`. Error in percent after the last epoch."]
     stated = sorted((run for run in runs if "expression" in run), key=lambda run: run["file"])
     for folder, group in groupby(stated, lambda run: run["file"].split("/")[0]):
-        by_kind: dict[tuple, list[float]] = {}
+        parts.append(f"## {folder}")
+        places: dict[str, dict[str, list[float]]] = {}
         for run in group:
-            kind = (run.get("data") or run["dataset"], run["model"], run["budget"], run["expression"])
-            by_kind.setdefault(kind, []).append(run["error"])
-        rows = [("data", "network", "recipe", "method", "error", "n"), ("---",) * 4 + ("--:",) * 2]
-        rows += [(*kind, _spread(errors), str(len(errors))) for kind, errors in sorted(by_kind.items())]
-        parts += [f"## {folder}", _rows(rows)]
+            place = f"{run.get('data') or run['dataset']}, {run['model']}, {run['budget']}"
+            places.setdefault(place, {}).setdefault(run["expression"], []).append(run["error"])
+        for place, methods in sorted(places.items()):
+            rows = [(name, _spread(errors), str(len(errors))) for name, errors in sorted(methods.items())]
+            parts.append(f"{place}\n\n" + _rows(("method", "error", "n"), rows))
     return "\n\n".join(parts)
 
 
@@ -153,5 +147,7 @@ def _spread(values: list[float]) -> str:
     return f"{statistics.fmean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
-def _rows(rows: list[tuple[str, ...]]) -> str:
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+def _rows(head: tuple[str, ...], rows) -> str:
+    """A Markdown table: words in the first column, numbers in the others."""
+    lines = [head, ("---", *["--:"] * (len(head) - 1)), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

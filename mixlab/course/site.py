@@ -46,6 +46,8 @@ CONFIG = {
     "html_show_search_summary": False,  # it fetches pages, which browsers forbid where they are files
     "html_copy_source": False,
     "html_show_copyright": False,
+    "html_use_index": False,
+    "html_domain_indices": False,
     "add_module_names": False,
     "highlight_language": "none",  # of what names no language: the equations of docstrings, results of cells
     "nb_execution_mode": "off",
