@@ -17,6 +17,7 @@ NEEDED = ("sphinx", "myst_nb", "furo", "math_core", "ziamath", "playwright")
 MISSING = [name for name in NEEDED if find_spec(name) is None]
 WHY = f"without {', '.join(MISSING)}: pip install -e '.[site,browser]'"
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(MISSING), reason=WHY)]
+PATIENCE = 300_000  # milliseconds: long, for a machine that does other things too
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 LOOK = """() => {
@@ -50,6 +51,7 @@ def pages(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
+    """A browser's window; `new_page` opens a tab."""
     from playwright.sync_api import Error, sync_playwright
 
     with sync_playwright() as playwright:
@@ -60,7 +62,9 @@ def browser():
             pytest.skip(
                 f"no Chromium to open the pages in: playwright install chromium ({str(problem).splitlines()[0]})"
             )
-        yield chromium
+        context = chromium.new_context()
+        context.set_default_timeout(PATIENCE)
+        yield context
         chromium.close()
 
 
@@ -145,14 +149,15 @@ def test_search_finds_a_word_and_a_name(pages, browser):
     tab = browser.new_page()
     for word, page in (("clerk", "01_mixup.html"), ("InfiniteClass", "code/infinite.html")):
         tab.goto((pages / "search.html").as_uri() + f"?q={word}")
-        tab.wait_for_selector("#search-results li a", timeout=10_000)
+        tab.wait_for_selector("#search-results li a")
         assert any(
             page in link for link in tab.eval_on_selector_all("#search-results li a", "all => all.map(a => a.href)")
         )
 
 
 def test_dark_mode_follows_the_reader_and_the_button(pages, browser):
-    tab = browser.new_page(color_scheme="dark")
+    tab = browser.new_page()
+    tab.emulate_media(color_scheme="dark")
     tab.goto((pages / "index.html").as_uri())
     background = "getComputedStyle(document.body).backgroundColor"
     dark = tab.evaluate(background)

@@ -9,8 +9,9 @@ from pathlib import Path
 from mixlab.places import PACKAGE, ROOT
 
 PAPERS = ("mixup", "kmixup", "zeta", "confusion", "lamix", "infinite")
-OTHERS = ("cutmix", "manifold", "regmixup", "remix", "smoothing", "puzzlemix", "birkhoff", "graphcut", "checks")
-METHODS = ("method", "plans", *PAPERS, *OTHERS)  # a page each, with the whole file; rooms have one page for all files
+FIRST = ("method", "plans", *PAPERS)
+OTHERS = tuple(sorted({path.stem for path in PACKAGE.glob("[!_]*.py")} - {*FIRST}))
+METHODS = (*FIRST, *OTHERS)  # a page each, with the whole file; rooms have one page for all files
 ROOMS = {"data": "Data sets", "training": "Training", "results": "Results", "course": "The course's own tools"}
 BESIDE = ("method", "paper", "ours", "n", "gap", "gap / s.e.")
 GAPS = {"error": ".2f", "gap": "+.2f", "gap_se": "+.1f"}
@@ -29,7 +30,7 @@ def code_pages() -> dict[str, str]:
         parts = [_names(path, "##") for path in sorted((PACKAGE / room).glob("[!_]*.py"))]
         pages[f"code/{room}.md"] = "\n\n".join([f"# {title}", *parts])
     words = "Every method is a file that can be read in one sitting; what its docstrings say, and the whole of it."
-    contents = (("The idea", METHODS[:2]), ("The papers", PAPERS), ("What they compare with", OTHERS), ("Rooms", ROOMS))
+    contents = (("The idea", FIRST[:2]), ("The papers", PAPERS), ("What they compare with", OTHERS), ("Rooms", ROOMS))
     trees = [f"## {title}\n\n{toctree(list(names))}" for title, names in contents]
     pages["code/index.md"] = "\n\n".join(["# The code", words, *trees])
     return pages
@@ -100,11 +101,13 @@ def results_pages() -> dict[str, str]:
 
 def _paper_page(name: str, lines: list[dict]) -> str:
     """Table by table, what was measured; of the other tables the size only."""
+    from mixlab.results.report import count_cells
+
     parts = [f"# {name}: published and measured"]
     for title, table in groupby(lines, lambda line: line["table"]):
         rows = list(table)
         measured = sorted((line for line in rows if line["n"]), key=_circumstances)
-        parts.append(f"## {title}\n\n{len(measured)} of {len(rows)} printed numbers have been measured.")
+        parts.append("## {}\n\n{} of {} printed numbers have been measured.".format(title, *count_cells(rows)))
         for (place, under), group in groupby(measured, lambda line: (_place(line), _circumstances(line)[1])):
             parts.append(f"### {place}\n\n{under}\n\n" + _rows(BESIDE, map(_cells, group)))
     return "\n\n".join(parts)

@@ -19,7 +19,9 @@ from mixlab.course.build import alt_texts, find
 from mixlab.course.reference import METHODS, ROOMS, code_pages, results_pages, toctree
 from mixlab.places import ROOT
 
-LINK = re.compile(r"\[([^\[\]]*)\]\((?!https?:|mailto:|attachment:|#)([^)#\s]+)(#[^)\s]*)?\)")  # words, file, anchor
+LINK = re.compile(
+    r"(?<!!)\[([^\[\]]*)\]\((?!https?:|mailto:|attachment:|#)([^)#\s]+)(#[^)\s]*)?\)"
+)  # words, file, anchor
 STYLE = Path(__file__).with_name("site.css")
 ABOUT = {
     "data/README.md": "about/data.md",
@@ -79,6 +81,7 @@ def run(folder: Path = build.BUILD) -> int:
 def assemble(folder: Path) -> None:
     """All sources of the site, under a folder: notebooks as they lie, and pages made of code and records."""
     places = _places()
+    shutil.copytree(build.NOTEBOOKS, folder, ignore=shutil.ignore_patterns("*.ipynb", ".*", "__pycache__"))  # pictures
     for path, place in places.items():
         if path.endswith((".ipynb", ".md")) and place != "index.md":
             _write(folder / place, _copied(ROOT / path, places))
@@ -103,7 +106,8 @@ def setup(app) -> dict:
     """Sphinx asks this of an extension: here is how equations are written, and alternative texts found."""
     from math_core import LatexToMathML
 
-    app.add_html_math_renderer("mathml", (_inline(LatexToMathML()), None), (_block(LatexToMathML()), None))
+    inline, block = (_math(LatexToMathML(), block) for block in (False, True))
+    app.add_html_math_renderer("mathml", (inline, None), (block, None))
     app.connect("doctree-read", _name_pictures)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -132,9 +136,8 @@ def _copied(path: Path, places: dict[str, str]) -> str:
             cell["source"] = relink("".join(cell["source"]))
     sliders = [i for i, cell in enumerate(notebook["cells"]) if "slider" in cell["metadata"].get("tags", [])]
     for i in reversed(sliders):
-        notebook["cells"].insert(
-            i + 1, {"cell_type": "markdown", "id": f"slider-{i}", "metadata": {}, "source": SLIDER}
-        )
+        word = {"cell_type": "markdown", "id": f"slider-{i}", "metadata": {}, "source": SLIDER}
+        notebook["cells"].insert(i + 1, word)
     return json.dumps(notebook)
 
 
@@ -183,22 +186,14 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _inline(converter):
+def _math(converter, block: bool):
+    """What writes a node of mathematics to a page."""
+
     def visit(page, node):
         from docutils.nodes import SkipNode
 
-        page.body.append(converter.convert_with_local_state(node.astext(), displaystyle=False))
-        raise SkipNode
-
-    return visit
-
-
-def _block(converter):
-    def visit(page, node):
-        from docutils.nodes import SkipNode
-
-        page.body.append(page.starttag(node, "div", CLASS="math"))
-        page.body.append(converter.convert_with_local_state(node.astext(), displaystyle=True) + "</div>")
+        equation = converter.convert_with_local_state(node.astext(), displaystyle=block)
+        page.body.append(f'<div class="math">{equation}</div>' if block else equation)
         raise SkipNode
 
     return visit
