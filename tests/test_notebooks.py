@@ -11,7 +11,7 @@ import time
 import pytest
 
 from mixlab.course import build as course
-from mixlab.course import work
+from mixlab.course import reference, site, work
 from mixlab.course.cut import cut
 from mixlab.course.exercises import registry
 from mixlab.places import ROOT
@@ -259,3 +259,30 @@ def test_a_student_gets_copies_of_the_lessons_and_keeps_what_is_his(tmp_path, mo
     monkeypatch.setattr(work, "LESSONS", tmp_path / "nowhere")
     with pytest.raises(ValueError, match="repository"):
         work.copy(mine.parent)
+
+
+@pytest.mark.parametrize(
+    ("link", "led"),
+    [
+        ("[b](../02_kmixup.ipynb#knobs)", "[b](../02_kmixup.ipynb#knobs)"),
+        ("[code](../../mixlab/mixup.py#L3)", "[code](../code/mixup.md)"),
+        (
+            "[room](../../mixlab/data/sets.py) [answers](../solutions)",
+            "[room](../code/data.md) [answers](../solutions/index.md)",
+        ),
+        (
+            "[a file](../../LICENSE) ![p](p.png) [x](https://a.b/c.ipynb) [y](#z)",
+            "a file ![p](p.png) [x](https://a.b/c.ipynb) [y](#z)",
+        ),
+        ("`f[i](x)`\n```\ng[i](x)\n```\n[c](01_mixup.ipynb)", "`f[i](x)`\n```\ng[i](x)\n```\n[c](01_mixup.ipynb)"),
+    ],
+)
+def test_links_of_a_notebook_lead_to_pages_and_code_is_left_alone(link, led):
+    assert site._relinker(NOTEBOOKS / "microscope" / "03_zeta.ipynb", site._places())(link) == led
+
+
+def test_a_page_of_code_has_signatures_equations_and_the_whole_file():
+    page = reference.code_pages()["code/mixup.md"]
+    assert ":::{py:class} Mixup(alpha: float, per_sample: bool=False, rng: Any=None)" in page
+    assert "\n\n    x'_i = lam x_i + (1 - lam) x_pi(i)" in page and (ROOT / "mixlab" / "mixup.py").read_text() in page
+    assert "```pycon\n>>> weights(2" in reference.code_pages()["code/zeta.md"]

@@ -19,9 +19,8 @@ from mixlab.course.build import alt_texts, find
 from mixlab.course.reference import METHODS, ROOMS, code_pages, results_pages, toctree
 from mixlab.places import ROOT
 
-LINK = re.compile(
-    r"(?<!!)\[([^\[\]]*)\]\((?!https?:|mailto:|attachment:|#)([^)#\s]+)(#[^)\s]*)?\)"
-)  # words, file, anchor
+CODE = r"```.*?```|`[^`\n]*`"  # where brackets are no link
+LINK = re.compile(CODE + r"|(?<!!)\[([^\[\]]*)\]\((?!https?:|mailto:|attachment:|#)([^)#\s]+)(#[^)\s]*)?\)", re.S)
 STYLE = Path(__file__).with_name("site.css")
 ABOUT = {
     "data/README.md": "about/data.md",
@@ -147,6 +146,8 @@ def _relinker(path: Path, places: dict[str, str]):
 
     def led(link: re.Match) -> str:
         words, target, anchor = link.groups("")
+        if not target:
+            return link[0]  # code
         file = Path(os.path.relpath(path.parent / target, ROOT)).as_posix()
         if file not in places:
             return words
