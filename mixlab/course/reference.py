@@ -77,6 +77,7 @@ def _markdown(node) -> str:
     """The docstring, which reads as Markdown but for its examples; equations stand indented in it, and stay so."""
     is_code = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
     text = (ast.get_docstring(node) if is_code else "") or ""
+    text = re.sub(r"^(?!    ).*", lambda line: line[0].replace("](", "]\\("), text, flags=re.M)  # E[x](y) is no link
     return DOCTEST.sub(lambda example: f"```pycon\n{example[0]}\n```", text)
 
 
