@@ -69,8 +69,15 @@ def clean(notebook: dict) -> dict:
 
 def alt_texts(notebook: dict) -> list[str | None]:
     """The alternative text of every picture among the outputs, None where there is none."""
-    outputs = [out for cell in notebook["cells"] for out in cell.get("outputs", [])]
-    return [o["metadata"].get("image/png", {}).get("alt") for o in outputs if "image/png" in o.get("data", {})]
+    return [alt for alt, _ in pictures_of(notebook)]
+
+
+def pictures_of(notebook: dict) -> list[tuple[str | None, str]]:
+    """Every picture among the outputs: its alternative text, and its file in base 64."""
+    outputs = [
+        out for cell in notebook["cells"] for out in cell.get("outputs", []) if "image/png" in out.get("data", {})
+    ]
+    return [(out["metadata"].get("image/png", {}).get("alt"), out["data"]["image/png"]) for out in outputs]
 
 
 def _run_one(path: Path, save: bool) -> str | None:

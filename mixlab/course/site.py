@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from mixlab.course import build
-from mixlab.course.build import alt_texts, find
+from mixlab.course.build import find, pictures_of
 from mixlab.course.reference import METHODS, ROOMS, code_pages, results_pages, toctree
 from mixlab.places import ROOT
 
@@ -35,6 +35,7 @@ HOMES = {
     "data/papers": "results/index.md",
 }
 COVER = ("00_start_here", "six methods as dots")  # the picture on the first page, by its alternative text
+SHARP = 0.75  # the size of a figure's pixel on a page: below one, so that figures are sharp on fine screens too
 SLIDER = "*In Jupyter a slider stands here. On this page, pictures nearby show some of its positions.*"
 CONFIG = {
     "project": "mixlab",
@@ -102,7 +103,7 @@ def slug(heading: str) -> str:
 
 
 def setup(app) -> dict:
-    """Sphinx asks this of an extension: here is how equations are written, and alternative texts found."""
+    """Sphinx asks this of an extension: how equations are written, and pictures named."""
     from math_core import LatexToMathML
 
     inline, block = (_math(LatexToMathML(), block) for block in (False, True))
@@ -173,12 +174,10 @@ def _cover(folder: Path) -> str:
     """A picture of the first lesson: what mixing buys."""
     name, start = COVER
     notebook = json.loads((build.NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs", []):
-            alt = output.get("metadata", {}).get("image/png", {}).get("alt") or ""
-            if alt.startswith(start):
-                (folder / "cover.png").write_bytes(b64decode(output["data"]["image/png"]))
-                return f"![{alt}](cover.png)"
+    for alt, data in pictures_of(notebook):
+        if alt and alt.startswith(start):
+            (folder / "cover.png").write_bytes(b64decode(data))
+            return f"![{alt}](cover.png)"
     return ""
 
 
@@ -201,17 +200,19 @@ def _math(converter, block: bool):
 
 
 def _name_pictures(app, doctree) -> None:
-    """Give every picture its alternative text: the one its cell has shown it with, or else the heading above it."""
+    """Give every picture its alternative text, from its cell or else the heading above it, and a size at which it is
+    sharp; what has a size is also a link to the picture alone, which a phone can show larger."""
     from docutils import nodes
 
     source = Path(app.env.doc2path(app.env.docname))
     if source.suffix != ".ipynb":
         return
-    alts = alt_texts(json.loads(source.read_text(encoding="utf-8")))
-    outputs = [node for node in doctree.findall(nodes.container) if "cell_output" in node["classes"]]
-    pictures = [picture for output in outputs for picture in output.findall(nodes.image)]
-    for picture, alt in zip(pictures, alts, strict=True):
+    notebook = json.loads(source.read_text(encoding="utf-8"))
+    shown = [node for node in doctree.findall(nodes.container) if "cell_output" in node["classes"]]
+    pictures = [picture for node in shown for picture in node.findall(nodes.image)]
+    for picture, (alt, data) in zip(pictures, pictures_of(notebook), strict=True):
         picture["alt"] = alt or f"A figure of: {_heading(picture, nodes)}"
+        picture["width"] = f"{int.from_bytes(b64decode(data[:40])[16:20], 'big') * SHARP:.0f}px"
 
 
 def _heading(node, nodes) -> str:
