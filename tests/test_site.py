@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(MISSING), reason=WHY)]
 PATIENCE = 300_000  # milliseconds: long, for a machine that does other things too
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+MARGIN = 16  # pixels beside the text on a phone, into which headings and tables may reach
 LOOK = """() => {
     const article = document.querySelector("article"), words = article.cloneNode(true);
     words.querySelectorAll("pre, code, math, .toctree-wrapper").forEach(part => part.remove());
@@ -34,6 +35,7 @@ LOOK = """() => {
         ways: ["prev", "next"].filter(way => document.querySelector(`.related-pages .${way}-page`)),
         home: Boolean(document.querySelector(".sidebar-brand, .header-center a")),
         contents: document.querySelectorAll(".sidebar-tree a").length,
+        sideways: article.scrollWidth - article.clientWidth,
         phone: document.documentElement.scrollWidth,
     };
 }"""
@@ -111,7 +113,7 @@ def test_every_link_leads_to_a_page_and_a_place_that_are_there(seen):
 
 
 def test_equations_stand_where_the_notebook_has_them_and_no_tex_is_left(seen, pages):
-    assert named(seen, lambda look: re.findall(r"\\$\\$|\\\\[a-zA-Z]{2,}", look["words"])) == {}
+    assert named(seen, lambda look: re.findall(r"\$\$|\\[a-zA-Z]{2,}", look["words"])) == {}
     for path in sorted((ROOT / "notebooks").rglob("*.ipynb")):
         page = (pages / path.relative_to(ROOT / "notebooks")).with_suffix(".html")
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -134,6 +136,7 @@ def test_pictures_are_there_described_and_fit_a_phone(seen):
 
 def test_no_page_is_wider_than_the_screen(seen):
     assert named(seen, lambda look: look["phone"] > PHONE["width"] and look["phone"]) == {}
+    assert named(seen, lambda look: look["sideways"] > MARGIN and look["sideways"]) == {}, "something is cut off"
     assert named(seen, lambda look: look["desk"] > DESK["width"] and look["desk"]) == {}
 
 
