@@ -1,4 +1,5 @@
-# make notebooks   the course: every notebook in order at quick scale; pages under build/html
+# make notebooks   the course: every notebook in order at quick scale; executed copies in build/notebooks
+# make site        the course's pages, from the notebooks as committed: build/html/index.html
 # make test        every check: style, unit tests, every notebook
 # make lab         JupyterLab in work/, your own copies of the lessons
 # make save        as make notebooks, and stores the outputs in notebooks/ (before you commit one)
@@ -14,6 +15,12 @@ endif
 PY := "$(ENV)/bin/python"
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
+# uv environments come without pip, so uv installs there.
+install = if $(PY) -m pip --version >/dev/null 2>&1; then $(PY) -m pip install -q -e '.[$(1)]'; \
+	else uv pip install -q --python $(PY) -e '.[$(1)]'; fi
+COURSE := jupyter,test
+HAS_SPHINX := from importlib.util import find_spec as f; exit(not all(map(f, 'sphinx myst_nb furo math_core ziamath'.split())))
+
 # Threads that wait for each other in a busy loop are slow when something else runs: the sweep of two networks took 29 s
 # beside one busy process on two cores, and 1.8 s with this.
 export GOMP_SPINCOUNT ?= 1000
@@ -22,15 +29,19 @@ export GOMP_SPINCOUNT ?= 1000
 CPU_WHEELS ?= https://download.pytorch.org/whl/cpu
 
 default: help
-.PHONY: default notebooks test lab save style unit course help environment
+.PHONY: default notebooks site test lab save style unit course help environment
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 
 notebooks: environment
 	$(PY) -m mixlab notebooks
 
 save: environment
 	$(PY) -m mixlab notebooks --save
+
+site: environment
+	@$(PY) -c "$(HAS_SPHINX)" || $(call install,site)
+	$(PY) -m mixlab site
 
 lab: environment
 	@$(PY) -c "from mixlab.course import work; work.copy('work')"
@@ -54,7 +65,6 @@ course: environment
 	$(PY) -m pytest --nbmake --nbmake-timeout=600 -W default notebooks --durations=0 -q
 
 # Installs once, and again only when pyproject.toml or the environment changes; build/environment notes which it was.
-# uv environments come without pip, so uv installs there.
 environment:
 	@if [ -x $(PY) ] && [ "$$(cat build/environment 2>/dev/null)" = "$(ENV)" ] && [ ! pyproject.toml -nt build/environment ]; \
 	then exit 0; fi; \
@@ -67,5 +77,4 @@ environment:
 	  if $(PY) -c "import urllib.request as u; u.urlopen('$(CPU_WHEELS)/torch/', timeout=5)" 2>/dev/null && \
 	  $(PY) -m pip install -q torch torchvision --index-url $(CPU_WHEELS); then echo "PyTorch for the CPU: no GPU here"; \
 	  else echo "PyTorch's build for the CPU is not to be had here: installing the usual one, about 5 GB with its GPU libraries"; fi; fi; \
-	if $(PY) -m pip --version >/dev/null 2>&1; then $(PY) -m pip install -q -e '.[jupyter,test]'; \
-	else uv pip install -q --python $(PY) -e '.[jupyter,test]'; fi && mkdir -p build && echo "$(ENV)" > build/environment
+	$(call install,$(COURSE)) && mkdir -p build && echo "$(ENV)" > build/environment

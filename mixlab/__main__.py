@@ -1,4 +1,4 @@
-"""The command line: mixlab doctor | work | notebooks | run | rehearse | report, also as python -m mixlab."""
+"""The command line: mixlab doctor | work | notebooks | site | run | rehearse | report, also as python -m mixlab."""
 
 import argparse
 import os
@@ -45,6 +45,12 @@ def _notebooks(options) -> int:
     from mixlab.course import build
 
     return build.run(options.names, save=options.save)
+
+
+def _site(options) -> int:
+    from mixlab.course import site
+
+    return site.run()
 
 
 def _run(options) -> int:
@@ -149,10 +155,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     doctor = commands.add_parser("doctor", help="check the machine, one line per thing you may trip over")
     doctor.set_defaults(run=_doctor)
-    notebooks = commands.add_parser("notebooks", help="execute the course; pages land in build/html")
+    notebooks = commands.add_parser("notebooks", help="execute the course; copies land in build/notebooks")
     notebooks.add_argument("names", nargs="*", help="notebooks to run, for instance 01_mixup (all, if none is named)")
     notebooks.add_argument("--save", action="store_true", help="store the outputs too, and cut the exercises")
     notebooks.set_defaults(run=_notebooks)
+    site = commands.add_parser(
+        "site", help="the pages of the course, from the committed notebooks: build/html/index.html"
+    )
+    site.set_defaults(run=_site)
     work = commands.add_parser("work", help="copy the lessons to a folder of your own, where you solve the exercises")
     work.add_argument("folder", nargs="?", default="work", help="the folder (work); your own files in it are kept")
     work.set_defaults(run=_work)

@@ -1,4 +1,4 @@
-"""The notebooks: what a reader may count on in each lesson, clean outputs, and the run that makes the pages."""
+"""The notebooks: what a reader may count on in each lesson, clean outputs, and the run that executes them."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ import time
 import pytest
 
 from mixlab.course import build as course
-from mixlab.course import work
+from mixlab.course import reference, site, work
 from mixlab.course.cut import cut
 from mixlab.course.exercises import registry
 from mixlab.places import ROOT
@@ -161,7 +161,7 @@ def test_clean_removes_widgets_progress_and_timings_and_keeps_alternative_texts(
     assert course.clean(copy.deepcopy(cleaned)) == cleaned, "cleaning twice is cleaning once"
 
 
-def tiny_notebook(folder, name, source, words="[next](01_b.ipynb), [why](../README.md)"):
+def tiny_notebook(folder, name, source, words="# A notebook"):
     import nbformat.v4 as v4
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -192,11 +192,6 @@ def test_a_run_reports_each_notebook_and_goes_on_after_a_failed_and_a_broken_one
     for line in (r"\[1/4\] 00_a +ok", r"\[2/4\] 01_b +failed", r"\[3/4\] 02_c +failed", r"\[4/4\] microscope/02_c +ok"):
         assert re.search(line, said), said
     assert "on purpose" in said and "Traceback (most" not in said.split("\n01_b:")[0]
-    pages = folder.parent / "build" / "html"
-    page = (pages / "00_a.html").read_text(encoding="utf-8")
-    assert "42" in page and page.count('href="01_b.html"') == 2 and 'href="../../README.md"' in page
-    assert 'alt="an &quot;empty&quot; panel"' in page or "alt='an \"empty\" panel'" in page
-    assert 'href="microscope/02_c.html"' in (pages / "index.html").read_text(encoding="utf-8")
     saved = read(first)["cells"][1]["outputs"]
     assert saved[0]["text"] == ["42\n"] and course.alt_texts(read(first)) == ['an "empty" panel']
 
@@ -264,3 +259,30 @@ def test_a_student_gets_copies_of_the_lessons_and_keeps_what_is_his(tmp_path, mo
     monkeypatch.setattr(work, "LESSONS", tmp_path / "nowhere")
     with pytest.raises(ValueError, match="repository"):
         work.copy(mine.parent)
+
+
+@pytest.mark.parametrize(
+    ("link", "led"),
+    [
+        ("[b](../02_kmixup.ipynb#knobs)", "[b](../02_kmixup.ipynb#knobs)"),
+        ("[code](../../mixlab/mixup.py#L3)", "[code](../code/mixup.md)"),
+        (
+            "[room](../../mixlab/data/sets.py) [answers](../solutions)",
+            "[room](../code/data.md) [answers](../solutions/index.md)",
+        ),
+        (
+            "[a file](../../LICENSE) ![p](p.png) [x](https://a.b/c.ipynb) [y](#z)",
+            "a file ![p](p.png) [x](https://a.b/c.ipynb) [y](#z)",
+        ),
+        ("`f[i](x)`\n```\ng[i](x)\n```\n[c](01_mixup.ipynb)", "`f[i](x)`\n```\ng[i](x)\n```\n[c](01_mixup.ipynb)"),
+    ],
+)
+def test_links_of_a_notebook_lead_to_pages_and_code_is_left_alone(link, led):
+    assert site._relinker(NOTEBOOKS / "microscope" / "03_zeta.ipynb", site._places())(link) == led
+
+
+def test_a_page_of_code_has_signatures_equations_and_the_whole_file():
+    page = reference.code_pages()["code/mixup.md"]
+    assert ":::{py:class} Mixup(alpha: float, per_sample: bool=False, rng: Any=None)" in page
+    assert "\n\n    x'_i = lam x_i + (1 - lam) x_pi(i)" in page and (ROOT / "mixlab" / "mixup.py").read_text() in page
+    assert "```pycon\n>>> weights(2" in reference.code_pages()["code/zeta.md"]

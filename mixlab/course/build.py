@@ -1,12 +1,10 @@
-"""The notebooks as a course: execute them in order, write browsable pages, keep the committed outputs clean.
+"""The notebooks as a course: execute them in order, keep the committed outputs clean.
 
-build/notebooks/   executed copies        build/html/   a page each, and index.html
+Executed copies lie in build/notebooks; the pages are made by site.py, of what is committed.
 """
 
 import asyncio
 import atexit
-import copy
-import html
 import os
 import re
 import time
@@ -21,9 +19,6 @@ BUILD = ROOT / "build"
 FOLDERS = ("", "microscope", "solutions")  # the order in which a lesson's notebooks follow each other
 TIMEOUT = {"quick": 600, "full": None}  # seconds a cell may take
 SHOWN = ("image/png", "text/plain", "text/markdown", "text/html")  # output types that are committed
-LINK = re.compile(r"\]\((?!https?:|mailto:|attachment:|#)([^)#\s]+)")
-NO_ALT = 'alt="No description has been provided for this image"'  # what nbconvert writes
-STYLE = "<style>body{font:16px/1.7 system-ui;max-width:40em;margin:3em auto;padding:0 1em}</style>"
 
 
 def find(names: list[str] = ()) -> list[Path]:
@@ -52,11 +47,10 @@ def run(names: list[str] = (), save: bool = False) -> int:
     except KeyboardInterrupt:
         print("stopped", flush=True)
         return 130
-    _write_index()
     for path, problem in failures:
         print(f"\n{_label(path)}:\n{problem}")
-    print(f"{len(paths) - len(failures)} of {len(paths)} notebooks in {time.perf_counter() - start:.0f} s; ", end="")
-    print("pages: build/html/index.html")
+    done, seconds = len(paths) - len(failures), time.perf_counter() - start
+    print(f"{done} of {len(paths)} notebooks in {seconds:.0f} s; executed copies: build/notebooks")
     return int(bool(failures))
 
 
@@ -75,12 +69,19 @@ def clean(notebook: dict) -> dict:
 
 def alt_texts(notebook: dict) -> list[str | None]:
     """The alternative text of every picture among the outputs, None where there is none."""
-    outputs = [out for cell in notebook["cells"] for out in cell.get("outputs", [])]
-    return [o["metadata"].get("image/png", {}).get("alt") for o in outputs if "image/png" in o.get("data", {})]
+    return [alt for alt, _ in pictures_of(notebook)]
+
+
+def pictures_of(notebook: dict) -> list[tuple[str | None, str]]:
+    """Every picture among the outputs: its alternative text, and its file in base 64."""
+    outputs = [
+        out for cell in notebook["cells"] for out in cell.get("outputs", []) if "image/png" in out.get("data", {})
+    ]
+    return [(out["metadata"].get("image/png", {}).get("alt"), out["data"]["image/png"]) for out in outputs]
 
 
 def _run_one(path: Path, save: bool) -> str | None:
-    """Execute a notebook, write its copies; what went wrong, or None."""
+    """Execute a notebook, write its copy; what went wrong, or None."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -96,7 +97,6 @@ def _run_one(path: Path, save: bool) -> str | None:
         )
         problem = _execute(client)
         _write(BUILD / "notebooks" / path.relative_to(NOTEBOOKS), notebook)
-        _write_page(path, notebook)
         if problem or not save:
             return problem
         if _sources(path) != sources:
@@ -122,42 +122,6 @@ def _execute(client) -> str | None:
             raise
     problem = job.exception()
     return re.sub(r"\x1b\[[0-9;]*m", "", str(problem) or repr(problem)) if problem else None
-
-
-def _write_page(path: Path, notebook) -> None:
-    """The page: links to pages, alternative texts, and the way on at its head."""
-    from nbconvert import HTMLExporter
-
-    shown = clean(copy.deepcopy(notebook))
-    for cell in shown.cells:
-        if cell.cell_type == "markdown":
-            cell.source = LINK.sub(lambda match: f"]({_linked(path, match[1])}", cell.source)
-    exporter = HTMLExporter()
-    exporter.log.setLevel("ERROR")
-    page, _ = exporter.from_notebook_node(shown, resources={"metadata": {"name": path.stem}})
-    for alt in alt_texts(shown):
-        page = page.replace(NO_ALT, f'alt="{html.escape(alt or "A figure of this lesson")}"', 1)
-    here, paths = find().index(path), find()
-    ways = {"contents": BUILD / "html" / "index.html"}
-    ways |= {_label(other): _page(other) for other in [*paths[max(here - 1, 0) : here], *paths[here + 1 : here + 2]]}
-    links = " · ".join(f'<a href="{_relative(target, _page(path))}">{name}</a>' for name, target in ways.items())
-    _page(path).parent.mkdir(parents=True, exist_ok=True)
-    _page(path).write_text(page.replace("<main>", f"<main><nav>{links}</nav>", 1), encoding="utf-8")
-
-
-def _linked(path: Path, link: str) -> str:
-    """A notebook's link, as its page has it: notebooks become pages, other files stay where they are."""
-    target = Path(os.path.normpath(path.parent / link))
-    return _relative(_page(target) if target in find() else target, _page(path))
-
-
-def _write_index() -> None:
-    pages = [(_label(path), _page(path)) for path in find() if _page(path).exists()]
-    index = BUILD / "html" / "index.html"
-    index.parent.mkdir(parents=True, exist_ok=True)
-    items = "\n".join(f'<li><a href="{_relative(page, index)}">{label}</a></li>' for label, page in pages)
-    head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    index.write_text(f"{head}<title>mixlab</title>{STYLE}<h1>mixlab</h1>\n<ul>\n{items}\n</ul>\n", encoding="utf-8")
 
 
 def _sources(path: Path) -> list[str]:
@@ -190,14 +154,6 @@ def _clean_output(output: dict) -> dict:
         if "image/png" in output["data"]:
             output["data"].pop("text/plain", None)  # "<Figure size …>"
     return output
-
-
-def _page(path: Path) -> Path:
-    return (BUILD / "html" / path.relative_to(NOTEBOOKS)).with_suffix(".html")
-
-
-def _relative(target: Path, page: Path) -> str:
-    return Path(os.path.relpath(target, page.parent)).as_posix()
 
 
 def _label(path: Path) -> str:

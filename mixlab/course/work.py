@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
-from mixlab.course.build import LINK
 from mixlab.places import ROOT
 
 LESSONS = ROOT / "notebooks"
+LINK = re.compile(r"\]\((?!https?:|mailto:|attachment:|#)([^)#\s]+)")
 
 
 def copy(directory: Path | str = "work") -> int:
