@@ -1,15 +1,15 @@
 """The student's side of grading: a process that takes the exercises out of a notebook and answers for them.
 
 `grading` starts it, sends the notebook, and then one case after the other. What stands here runs behind the fence,
-beside the student's code, and nothing that it says is believed: it can only return values, and what those are worth is
-decided on the other side.
+beside the student's code, and nothing that it says is believed: it can only return values, and what those are worth
+is decided on the other side.
 
-**What is taken from a notebook.** From the code cells, top to bottom, statements at the left margin: every function that
-is decorated with `@exercise("name", …)`, without that decorator; and the imports, functions, classes and assignments to
-names that these functions use, directly or through one another. Nothing else runs: no call on a line of its own, no
-loop, no `if`, no magic. A name that two statements give means what it meant in the notebook at that place. As in the
-notebook, an exercise's name stands for the student's function if that is right and for mixlab's own if not, so that one
-mistake does not cost two exercises.
+**What is taken from a notebook.** From the code cells, top to bottom, statements at the left margin: every function
+that is decorated with `@exercise("name", …)`, without that decorator; and the imports, functions, classes and
+assignments to names that these functions use, directly or through one another. Nothing else runs: no call on a line
+of its own, no loop, no `if`, no magic. A name that two statements give means what it meant in the notebook at that
+place. As in the notebook, an exercise's name stands for the student's function if that is right, and for mixlab's own
+if not.
 """
 
 import ast

@@ -2,10 +2,10 @@
 
 Everywhere there are limits of memory, processor time and files, and Python itself refuses sockets, programs, threads,
 signals and writing. That keeps out accidents and first ideas, but not somebody who knows how to go round Python.
-On Linux (x86-64 and 64-bit ARM) the kernel refuses the same, and it cannot be gone round: *Landlock* (Linux 5.13) lets
-the process write nowhere, and read only Python, mixlab and the system's libraries, so neither the other submissions nor
-the teacher's files; *seccomp* refuses every call that makes a socket, a process, a thread or a signal, or that changes a
-file's owner, rights or times. Both need no privileges, and work in a container.
+On Linux (x86-64 and 64-bit ARM) the kernel refuses the same, and we know of no way round that: *Landlock* (Linux 5.13)
+lets the process write nowhere, and read only Python, mixlab and the system's libraries, so neither the other
+submissions nor the teacher's files; *seccomp* refuses every call that makes a socket, a process, a thread or a
+signal, or that changes a file's owner, rights or times. Both need no privileges, and work in a container.
 References: docs.kernel.org/userspace-api/landlock.html, docs.kernel.org/userspace-api/seccomp_filter.html.
 """
 
@@ -23,29 +23,19 @@ REFUSED = ("socket.", "subprocess.", "shutil.", "winreg.", "_thread.start_new_th
 REFUSED += tuple(f"os.{name}" for name in ("fork", "exec", "posix_spawn", "spawn", "system", "startfile", "kill"))
 REFUSED += tuple(f"os.{name}" for name in ("remove", "rename", "rmdir", "mkdir", "link", "symlink", "truncate"))
 REFUSED += tuple(f"os.{name}" for name in ("chmod", "chown", "chflags", "utime", "setxattr", "removexattr"))
-NETWORK = ("socket", "socketpair", "io_uring_setup")
-OTHERS = ("clone", "fork", "vfork", "execve", "execveat", "kill", "tkill", "tgkill", "rt_sigqueueinfo")
-OTHERS += (
-    "rt_tgsigqueueinfo",
-    "pidfd_send_signal",
-    "ptrace",
-    "process_vm_writev",
-    "setpriority",
-    "shmget",
-    "prlimit64",
-)
-OTHERS += ("prlimit64",)  # of another process: it would end it
-FILES = ("truncate", "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "utime")
-FILES += ("utimes", "futimesat", "utimensat", "setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr")
-CALLS = (*NETWORK, *OTHERS, *FILES, "fremovexattr", "setxattrat", "removexattrat")
-# The kernel's numbers of these calls, in this order, from asm/unistd_64.h and asm-generic/unistd.h; 0: there is none.
-NUMBERS = {
-    "x86_64": "41 53 425 56 57 58 59 322 62 200 234 129 297 424 101 311 141 29 302 76 90 91 268 452 92 93 94 260 132 "
-    "235 261 280 188 189 190 197 198 199 463 466",
-    "aarch64": "198 199 425 220 0 0 221 281 129 130 131 138 240 424 117 271 140 194 261 45 0 52 53 452 0 55 0 54 0 "
-    "0 0 88 5 6 7 14 15 16 463 466",
-}
-PROCESSOR = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # as a filter sees it
+# The calls that the kernel refuses, with their numbers on x86-64 and on ARM (from asm/unistd_64.h, asm-generic/unistd.h;
+# -: no such call): sockets; other processes, threads and their limits; what Landlock leaves open about files.
+CALLS = """
+socket 41 198, socketpair 53 199, io_uring_setup 425 425,
+clone 56 220, fork 57 -, vfork 58 -, execve 59 221, execveat 322 281, kill 62 129, tkill 200 130, tgkill 234 131,
+rt_sigqueueinfo 129 138, rt_tgsigqueueinfo 297 240, pidfd_send_signal 424 424, ptrace 101 117,
+process_vm_writev 311 271, setpriority 141 140, prlimit64 302 261, shmget 29 194,
+truncate 76 45, chmod 90 -, fchmod 91 52, fchmodat 268 53, fchmodat2 452 452, chown 92 -, fchown 93 55, lchown 94 -,
+fchownat 260 54, utime 132 -, utimes 235 -, futimesat 261 -, utimensat 280 88, setxattr 188 5, lsetxattr 189 6,
+fsetxattr 190 7, setxattrat 463 463, removexattr 197 14, lremovexattr 198 15, fremovexattr 199 16,
+removexattrat 466 466
+"""
+PROCESSORS = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # as a filter sees them
 CLONE3, PERMISSION, NO_SUCH_CALL = 435, 1, 38
 SET_NO_NEW_PRIVILEGES, SET_SECCOMP, DIE_WITH_PARENT = 38, 22, 1  # of prctl
 
@@ -53,9 +43,10 @@ SET_NO_NEW_PRIVILEGES, SET_SECCOMP, DIE_WITH_PARENT = 38, 22, 1  # of prctl
 def close_fence() -> str:
     """Shut this process in, and say what holds it: "kernel", or "Python" where the kernel does not help."""
     _limit()
-    held = "kernel" if _landlock() and _seccomp() else "Python"
+    linux = sys.platform == "linux" and _prctl(SET_NO_NEW_PRIVILEGES, 1) == 0
+    held = [_landlock(), _seccomp()] if linux else [False]
     sys.addaudithook(_refuse)
-    return held
+    return "kernel" if all(held) else "Python"
 
 
 def _limit() -> None:
@@ -68,7 +59,10 @@ def _limit() -> None:
         with open("/proc/self/statm") as sizes:
             limits["AS"] = int(sizes.read().split()[0]) * os.sysconf("SC_PAGE_SIZE") + MEMORY
     for name, most in limits.items():
-        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
+        limit = getattr(resource, f"RLIMIT_{name}")
+        hard = resource.getrlimit(limit)[1]  # a stricter one may be set already
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(limit, (most, most))
 
 
 def _refuse(event: str, arguments: tuple) -> None:
@@ -81,8 +75,6 @@ def _refuse(event: str, arguments: tuple) -> None:
 
 def _landlock() -> bool:
     """Read Python, mixlab and the system's libraries; nothing else, and write nowhere."""
-    if sys.platform != "linux":
-        return False
     create, add, restrict = 444, 445, 446  # the same numbers on every processor
     kernel = ctypes.CDLL(None).syscall
     version = kernel(create, None, 0, 1)
@@ -96,23 +88,20 @@ def _landlock() -> bool:
         kinds = 0b1100 if os.path.isdir(path) else 0b100  # read folders, read files
         kernel(add, rules, 1, struct.pack("=Qi", kinds, place), 0)
         os.close(place)
-    _prctl(SET_NO_NEW_PRIVILEGES, 1)
     closed = kernel(restrict, rules, 0) == 0
     os.close(rules)
     return closed
 
 
 def _readable() -> set[str]:
-    ours = {str(PACKAGE), sys.prefix, sys.base_prefix, *(path for path in sys.path if os.path.isabs(path))} - {
-        str(ROOT)
-    }
     system = {"/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/null", "/dev/urandom"}
-    return {path for path in ours | system if os.path.exists(path)}
+    ours = {str(PACKAGE), sys.prefix, sys.base_prefix, *sys.path} - {str(ROOT)}
+    return {path for path in ours | system if os.path.isabs(path) and os.path.exists(path)}
 
 
 def _seccomp() -> bool:
     """Refuse the calls in CALLS, and give up what root may do."""
-    if platform.machine() not in NUMBERS:
+    if platform.machine() not in PROCESSORS:
         return False
     empty_handed = (ctypes.c_uint32 * 6)()
     ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), empty_handed)
@@ -127,10 +116,12 @@ def filter_steps(machine: str) -> list[tuple[int, int, int, int]]:
     """The filter: (operation, steps to skip if equal, if not, number). It runs at every call to the kernel."""
     load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
     allow, refuse, kill = 0x7FFF0000, 0x00050000, 0x80000000
-    steps = [(load, 0, 0, 4), (equal, 1, 0, PROCESSOR[machine]), (answer, 0, 0, kill)]  # calls of another processor
+    steps = [(load, 0, 0, 4), (equal, 1, 0, PROCESSORS[machine]), (answer, 0, 0, kill)]  # calls of another processor
     steps += [(load, 0, 0, 0), (at_least, 0, 1, 0x40000000), (answer, 0, 0, kill)]  # and the x32 twins of these
-    for number in filter(None, map(int, NUMBERS[machine].split())):
-        steps += [(equal, 0, 1, number), (answer, 0, 0, refuse | PERMISSION)]
+    for call in CALLS.split(","):
+        number = dict(zip(("name", *PROCESSORS), call.split(), strict=True))[machine]
+        if number != "-":
+            steps += [(equal, 0, 1, int(number)), (answer, 0, 0, refuse | PERMISSION)]
     return [*steps, (equal, 0, 1, CLONE3), (answer, 0, 0, refuse | NO_SUCH_CALL), (answer, 0, 0, allow)]
 
 

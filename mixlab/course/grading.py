@@ -1,20 +1,20 @@
 """Grade a folder of submitted notebooks: `mixlab grade submissions/ --csv grades.csv --seed SECRET`.
 
-Every notebook gets a process of its own behind the fence of mixlab/course/fence.py. That process takes the exercises out
-of the notebook (mixlab/course/answering.py says what is taken) and does one thing: it gets arguments and returns a value.
-The cases, drawn from the secret seed, the references and the comparison stay here, on the other side of a pipe that
-carries numbers and text as JSON, never pickles or code.
+Every notebook gets a process of its own behind the fence of mixlab/course/fence.py. That process takes the exercises
+out of the notebook (mixlab/course/answering.py says what is taken) and does one thing: it gets arguments and returns
+a value. The cases, drawn from the secret seed, the references and the comparison stay here, on the other side of a
+pipe that carries numbers and text as JSON, never pickles or code.
 
 **What this guarantees.** A point is given only if the process returned the right value on every case. Whatever else a
-notebook does or prints, it cannot change the checks, the seed, another student's row or the table, because these are in
-other processes; where the kernel holds the fence (Linux), it cannot reach them either, nor files, nor the network. A
-broken, endless, huge or hostile notebook costs at most LIMIT seconds and becomes a row with its reason. An exercise that
-ends the process loses its own point only.
-**What it does not.** It says what a function returns and not who wrote it: references and worked solutions are public,
-and who copies one is right. A function of mixlab that is called in the student's place is noticed as in the lesson, but
-code that sets out to hide the call can do so. Questions to play with have the same answers under every seed. Where the
-kernel does not hold the fence (macOS, Windows; the command says so), grade on an account or in a container that has
-nothing to lose.
+notebook does or prints, it cannot change the checks, the seed, another student's row or the table, because these are
+in other processes; where the kernel holds the fence (Linux), it cannot reach them either, nor files, nor the network.
+A broken, endless, huge or hostile notebook costs at most LIMIT seconds and becomes a row with its reason. An exercise
+that ends the process loses its own point only.
+**What it does not.** It says what a function returns and not who wrote it: references and worked solutions are
+public, and who copies one is right. A function of mixlab that is called in the student's place is noticed as in the
+lesson, but code that sets out to hide the call can do so. Questions to play with have the same answers under every
+seed. Where the kernel does not hold the fence (macOS, Windows; the command says so), grade on an account or in a
+container that has nothing to lose.
 """
 
 import builtins
@@ -118,21 +118,21 @@ def read(path: Path) -> str:
 def _examine_all(student: "Answerer", notebook: str, skip: list[int], seed: str, row: dict) -> None:
     """Go through the notebook with the student's process and note in the row what became of each exercise."""
     row["held"] = str(student.ask({"notebook": notebook, "skip": skip}, LIMIT).get("held"))
-    problems, said = [], student.hear(LIMIT)
+    problems, said, last = [], student.hear(LIMIT), None
     while "end" not in said:
         name = said.get("exercise", said.get("broken"))
         if not isinstance(name, str):
+            student.exercise = last  # which has sent more than was asked
             raise Ended(NONSENSE)
         if name and name not in registry():
-            problems.append(f"there is no exercise {str(name)[:50]!r}")
+            problems.append(f"there is no exercise {name[:50]!r}")
         if "broken" in said:
             why = str(said.get("why"))[:500]
             problems.append(why) if not name else row["verdicts"].update({name: f"not yet: {why}"})
             said = student.hear(2 * MARGIN)
             continue
-        student.exercise = said.get("number"), name
-        words = _examine(student, registry().get(name), bool(said.get("stub")), seed)
-        row["verdicts"][name] = words
+        last = student.exercise = said.get("number"), name
+        row["verdicts"][name] = words = _examine(student, registry().get(name), bool(said.get("stub")), seed)
         student.exercise = None
         said = student.ask({"right": words == "right"}, 2 * MARGIN)
     row["problem"] = "; ".join(problems)
@@ -166,6 +166,8 @@ def _attempt(said: dict, given: tuple) -> tuple[Attempt, tuple]:
         name, words = map(str, said["problem"])
         attempt.problem = Stopped(words) if said.get("stopped") else _exception(name, words)
         return attempt, given
+    if "value" not in said:
+        raise Ended(NONSENSE)
     attempt.value = decode(said["value"])
     return attempt, tuple(decode(value) for value in said["given"])
 
