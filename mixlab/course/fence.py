@@ -23,8 +23,8 @@ REFUSED = ("socket.", "subprocess.", "shutil.", "winreg.", "_thread.start_new_th
 REFUSED += tuple(f"os.{name}" for name in ("fork", "exec", "posix_spawn", "spawn", "system", "startfile", "kill"))
 REFUSED += tuple(f"os.{name}" for name in ("remove", "rename", "rmdir", "mkdir", "link", "symlink", "truncate"))
 REFUSED += tuple(f"os.{name}" for name in ("chmod", "chown", "chflags", "utime", "setxattr", "removexattr"))
-# The calls that the kernel refuses, with their numbers on x86-64 and on ARM (from asm/unistd_64.h, asm-generic/unistd.h;
-# -: no such call): sockets; other processes, threads and their limits; what Landlock leaves open about files.
+# The calls that the kernel refuses, with their numbers on x86-64 and on ARM (asm/unistd_64.h, asm-generic/unistd.h),
+# and - where there is none: sockets; other processes, threads and limits; what Landlock leaves open about files.
 CALLS = """
 socket 41 198, socketpair 53 199, io_uring_setup 425 425,
 clone 56 220, fork 57 -, vfork 58 -, execve 59 221, execveat 322 281, kill 62 129, tkill 200 130, tgkill 234 131,
