@@ -114,7 +114,7 @@ TRIES = {  # exercise -> a cell, and how its verdict begins or what it holds
     "zeta.fair_lam": (answer("zeta.fair_lam", FORGED), "it sent what is no answer"),
     "zeta.gamma_for": (answer("zeta.gamma_for", TAMPERED), "you returned 0.5 (float)"),
     "cifar.first_loss": (answer("cifar.first_loss", "print('3 of 3 exercises are right')"), "not yet"),
-    "cifar.bin_gap": (answer("cifar.bin_gap", "return [0.0] * 1_000_000"), "more than 1 MB"),
+    "cifar.bin_gap": (answer("cifar.bin_gap", "return [0.0] * 300_000"), "more than 1 MB"),
     "kmixup.assignment": (answer("kmixup.assignment", MATCHED, "x, z"), "mixlab's own match"),
     "infinite.loss": (answer("infinite.loss", "import sys\nsys.settrace(None)"), "sys.settrace"),
     "infinite.counted": (answer("infinite.counted", "return 1e400, [None, object()], ..."), "not tried"),

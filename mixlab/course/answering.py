@@ -89,7 +89,7 @@ def read(notebook: str) -> tuple[list[ast.Module], list[tuple[str, str]]]:
             continue
         source = re.sub(r"^([ \t]*)[%!].*", r"\1pass", "".join(cell["source"]), flags=re.M)  # magics
         try:
-            tree = ast.parse(source)
+            tree = ast.parse(source, f"cell {number}")
             tree.file = f"cell {number}"
             linecache.cache[tree.file] = len(source), None, source.splitlines(True), tree.file
             cells.append(tree)

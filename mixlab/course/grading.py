@@ -42,6 +42,7 @@ from mixlab.places import ROOT
 
 LARGEST = 20_000_000  # bytes of a notebook
 LIMIT = 200.0  # seconds for one notebook, from start to end
+DEFINE = 60.0  # seconds from one exercise to the next: imports, helpers
 MARGIN = 10.0  # seconds for what is to take none
 NONSENSE = "it sent what is no answer"
 
@@ -94,7 +95,7 @@ def grade_one(path: Path, name: str, seed: str) -> dict:
                     _examine_all(student, notebook, list(lost), seed, row)
                     break
                 except Ended as end:
-                    if student.exercise is None:
+                    if student.exercise is None or student.exercise[0] in lost:
                         raise ValueError(str(end)) from end
                     lost[student.exercise[0]] = student.exercise[1], f"not yet: {end}"
     except Exception as problem:  # whatever it is, it is this notebook's row and not the end of the others
@@ -129,12 +130,12 @@ def _examine_all(student: "Answerer", notebook: str, skip: list[int], seed: str,
         if "broken" in said:
             why = str(said.get("why"))[:500]
             problems.append(why) if not name else row["verdicts"].update({name: f"not yet: {why}"})
-            said = student.hear(2 * MARGIN)
+            said = student.hear(DEFINE)
             continue
         last = student.exercise = said.get("number"), name
         row["verdicts"][name] = words = _examine(student, registry().get(name), bool(said.get("stub")), seed)
         student.exercise = None
-        said = student.ask({"right": words == "right"}, 2 * MARGIN)
+        said = student.ask({"right": words == "right"}, DEFINE)
     row["problem"] = "; ".join(problems)
 
 
