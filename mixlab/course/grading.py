@@ -60,9 +60,13 @@ def grade(folder: Path | str, table: Path | str, seed: str) -> int:
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
     rows, workers = [], min(os.cpu_count() or 1, 8, len(paths))
     with atomic_write(table) as temporary, ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        for job in as_completed([pool.submit(grade_one, *each, seed) for each in zip(paths, names, strict=True)]):
-            rows.append(job.result())
-            print(_line(rows[-1]), flush=True)
+        jobs = [pool.submit(grade_one, *each, seed) for each in zip(paths, names, strict=True)]
+        try:
+            for job in as_completed(jobs):
+                rows.append(job.result())
+                print(_line(rows[-1]), flush=True)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C, what has not begun does not
         rows.sort(key=lambda row: row["name"])
         Path(temporary).write_text(as_csv(rows, lessons), encoding="utf-8", newline="")
     print(f"{table}: {len(rows)} rows; {sum(row['problem'] != '' for row in rows)} have a problem")
