@@ -34,8 +34,6 @@ from mixlab.course.exercises import Attempt, Stopped, call, find, is_stub
 
 LONGEST = 1 << 20  # bytes of one answer
 STUB = re.compile(r"""^@(?:\w+\.)*exercise\(\s*["']([\w.]+)["']""", re.M)
-KINDS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-ASSIGNMENTS = (ast.Assign, ast.AnnAssign, ast.AugAssign)
 
 
 def main() -> None:
@@ -123,9 +121,9 @@ def gives(statement: ast.stmt) -> set[str]:
     """The names that a statement gives, if it is of a kind that is taken; "*" may give any."""
     if isinstance(statement, ast.Import | ast.ImportFrom):
         return {(alias.asname or alias.name).split(".")[0] for alias in statement.names}
-    if isinstance(statement, KINDS):
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {statement.name}
-    nodes = ast.walk(statement) if isinstance(statement, ASSIGNMENTS) else ()
+    nodes = ast.walk(statement) if isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign) else ()
     return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
