@@ -1,4 +1,4 @@
-"""The command line: mixlab doctor | work | notebooks | site | run | rehearse | report, also as python -m mixlab."""
+"""The command line, also as python -m mixlab: see `mixlab --help`."""
 
 import argparse
 import os
@@ -39,6 +39,12 @@ def _work(options) -> int:
 
     work.copy(options.folder)
     return 0
+
+
+def _grade(options) -> int:
+    from mixlab.course import grading
+
+    return grading.grade(options.folder, options.csv, options.seed)
 
 
 def _notebooks(options) -> int:
@@ -166,6 +172,11 @@ def _parser() -> argparse.ArgumentParser:
     work = commands.add_parser("work", help="copy the lessons to a folder of your own, where you solve the exercises")
     work.add_argument("folder", nargs="?", default="work", help="the folder (work); your own files in it are kept")
     work.set_defaults(run=_work)
+    grade = commands.add_parser("grade", help="what is right in a folder of submitted notebooks, as a table")
+    grade.add_argument("folder", help="the folder; notebooks in folders below it count too")
+    grade.add_argument("--csv", default="grades.csv", help="the table, a row for each notebook (grades.csv)")
+    grade.add_argument("--seed", required=True, help="a secret word, from which the cases are drawn")
+    grade.set_defaults(run=_grade)
     report = commands.add_parser("report", help="published numbers beside measured ones")
     report.add_argument("table", nargs="?", help="paper or paper/table, for instance kmixup/table9a")
     report.add_argument("--all", action="store_true", help="also show the cells that nobody has run")

@@ -58,6 +58,7 @@ from mixlab.course.compare import alike_kind, compare, show
 from mixlab.course.cut import Grader as Grader  # until the last lesson has moved
 
 EMPTY = {"RESUME", "NOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}  # what a body of `...` compiles to
+UNTRIED = "not tried yet", "the lesson goes on with mixlab's own"
 _done: dict[str, tuple[str, float]] = {}  # name -> how the last attempt went, minutes
 
 
@@ -141,18 +142,21 @@ def examine(check: Check, function: Callable, seed: int = 0, guard: bool = True)
 
     guard: let nothing of mixlab answer in the student's place.
     """
-    untried = "not tried yet", "the lesson goes on with mixlab's own"
     if not inspect.isfunction(function):
         raise ValueError(f"function must be one that you write with def, not {function!r}")
     if is_stub(function):
-        return untried
+        return UNTRIED
     may_call = check.may_call if guard else None
     deadline = time.monotonic() + check.seconds
+    return verdict(check, lambda given: (call(function, given, deadline, may_call), given), seed)
+
+
+def verdict(check: Check, ask: Callable, seed: int) -> tuple[str, str]:
+    """As examine, of whoever answers: ask(arguments) is an Attempt, and the arguments as they are after it."""
     for case in check.cases(np.random.default_rng(seed)):
-        given = copy.deepcopy(case)
-        attempt = call(function, given, deadline, may_call)
+        attempt, given = ask(copy.deepcopy(case))
         if _unfinished(attempt):
-            return untried
+            return UNTRIED
         complaint = _judge(check, attempt, case) or _changed(check, case, given)
         if complaint:
             return "not yet", _explain(check, case, attempt, complaint)
