@@ -18,7 +18,7 @@ def stub(x):
 
 def test_every_lesson_of_the_new_form_has_its_exercises():
     lessons = [name.split(".")[0] for name in NAMES]
-    wanted = ("start", "mixup", "kmixup", "zeta", "confusion", "lamix", "infinite", "cifar")
+    wanted = ("start", "mixup", "kmixup", "zeta", "confusion", "lamix", "infinite", "cifar", "tiny", "side")
     assert set(lessons) == set(wanted) and min(map(lessons.count, wanted)) >= 2
 
 

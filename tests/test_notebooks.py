@@ -17,6 +17,7 @@ from mixlab.course.exercises import registry
 from mixlab.places import ROOT
 
 NEW = ["00_start_here", "01_mixup", "02_kmixup", "03_zeta", "04_confusion", "05_lamix", "06_infinite", "07_cifar"]
+NEW += ["08_tiny_imagenet", "09_side_by_side"]
 NOTEBOOKS = ROOT / "notebooks"
 MAIN = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
 LESSONS = [path for path in MAIN if path.stem in NEW]

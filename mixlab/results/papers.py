@@ -14,7 +14,7 @@ FOLDER = papers_folder()
 
 def names() -> list[str]:
     """The papers, by the word that also names their notebook and module."""
-    return sorted(path.stem for path in FOLDER.glob("*.json"))
+    return sorted(path.stem for path in FOLDER.glob("*.json") if path.stem != "claims")  # those have claims.py
 
 
 def tables(paper: str, usable_only: bool = True) -> list[dict]:
@@ -72,6 +72,6 @@ def _as_error(value: float, table: dict) -> float | None:
 @cache
 def _read(paper: str) -> dict:
     path = FOLDER / f"{paper}.json"
-    if not path.is_file():
+    if paper not in names():
         raise ValueError(f"paper must be one of {', '.join(names())}, not {paper!r} (looked in data/papers)")
     return json.loads(path.read_text(encoding="utf-8"))
