@@ -136,7 +136,7 @@ def training(images: int = 5120, batch: int = 128, rounds: int = 3) -> None:
 
     data, precision = load("shapes", n_train=images, n_test=100), best_precision()
     recipe = Recipe(10**6, 0.01, batch, test_every=10**6)
-    for name in ("quick_resnet", "plain_conv"):
+    for name in ("quick_resnet", "laptop_resnet"):
         ours = Training(data, build(name, 10, seed=0), Mixup(1.0, rng=0), recipe)
         theirs = peers.written_by_hand(data, build(name, 10, seed=0), batch)
         times = in_turn({"mixlab": ours.epoch, "DataLoader, v2.MixUp": theirs}, rounds, warm=1)

@@ -1,4 +1,4 @@
-"""The networks of the five papers, and two small ones for a laptop: `build(name, num_classes)`.
+"""The networks of the five papers, and small ones for a laptop: `build(name, num_classes)`.
 
 Every network is the same three parts, so that a method can reach into any of them:
 
@@ -180,11 +180,10 @@ class DenseLayer(nn.Module):
 # --- families --------------------------------------------------------------------------------------------------------
 
 
-def _preact(classes: int, channels: int, stride: int, depths: tuple, widths: tuple, end: bool) -> Network:
-    """The stem, then one stage per group of blocks; end: BatchNorm-ReLU after the last block."""
-    stem = 16 if end else 64
+def _preact(classes: int, channels: int, stride: int, depths: tuple, widths: tuple, stem: int = 64) -> Network:
+    """The stem, then one stage per group of blocks, and BatchNorm-ReLU after the last block if the stem is narrow."""
     stages = [nn.Sequential(_conv(channels, stem, 3, stride)), *_groups(PreActBlock, stem, depths, widths)]
-    if end:
+    if stem < 64:
         stages[-1].extend(_norm_relu(widths[-1]))
     return Network(stages, widths[-1], classes, (channels, None))
 
@@ -248,14 +247,15 @@ NETWORKS: dict[str, tuple[Any, dict]] = {
     "lenet": (_lenet, {}),
     # a quarter of preact_resnet18's width and half its depth, with a last BatchNorm-ReLU: without it ten epochs on
     # 5,000 CIFAR-10 images (JPEG copies) ended at a test error of 41.2% instead of 38.7% (means of three seeds)
-    "quick_resnet": (_preact, {"depths": (1, 1, 1, 1), "widths": (16, 32, 64, 128), "end": True}),
+    "quick_resnet": (_preact, {"depths": (1, 1, 1, 1), "widths": (16, 32, 64, 128), "stem": 16}),
+    "laptop_resnet": (_preact, {"depths": (1, 1, 1, 1), "widths": (32, 64, 128, 256), "stem": 32}),  # twice as wide
     "plain_conv": (_plain_conv, {}),
-    "preact_resnet18": (_preact, {"depths": (2, 2, 2, 2), "widths": (64, 128, 256, 512), "end": False}),
+    "preact_resnet18": (_preact, {"depths": (2, 2, 2, 2), "widths": (64, 128, 256, 512)}),
     "resnet18": (_resnet, {"depths": (2, 2, 2, 2)}),
     "resnet34": (_resnet, {"depths": (3, 4, 6, 3)}),
     "resnet50": (_resnet, {"depths": (3, 4, 6, 3), "narrow": 4}),
-    "wrn_16_8": (_preact, {"depths": (2, 2, 2), "widths": (128, 256, 512), "end": True}),
-    "wrn_28_10": (_preact, {"depths": (4, 4, 4), "widths": (160, 320, 640), "end": True}),
+    "wrn_16_8": (_preact, {"depths": (2, 2, 2), "widths": (128, 256, 512), "stem": 16}),
+    "wrn_28_10": (_preact, {"depths": (4, 4, 4), "widths": (160, 320, 640), "stem": 16}),
     "wide_resnet_101": (_resnet, {"depths": (3, 4, 23, 3), "narrow": 2}),
     "densenet_121": (_densenet, {"depths": (6, 12, 24, 16), "growth": 32}),
     "densenet_bc_190_40": (_densenet, {"depths": (31, 31, 31), "growth": 40}),
