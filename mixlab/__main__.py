@@ -52,6 +52,7 @@ def _notebooks(options) -> int:
 
 
 def _terminate(number, frame) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it to the workers too: the first is obeyed
     raise Terminated
 
 
