@@ -248,7 +248,7 @@ def test_a_grid_is_every_combination_seed_by_seed(tmp_path):
 def test_a_grid_that_is_none_is_refused(tmp_path):
     words = {"data": ["shapes"], "model": ["lenet"], "method": ["ERM()"], "recipe": ["quick"], "seeds": 3}
     changes = [("{}", "data, method, model, recipe, seeds"), ("[1]", "data"), ("no", "grid"), ({"colour": 1}, "colour")]
-    changes += [({"seeds": seeds}, "seed") for seeds in ("3", True, [0, -1], 0, None)]
+    changes += [({"seeds": seeds}, "seed") for seeds in ("3", True, [0, -1], 0, [], None)]
     changes += [({"data": "shapes"}, "lists"), ({"method": [1]}, "lists")]
     for change, word in changes:
         with pytest.raises(ValueError, match=word):

@@ -115,7 +115,8 @@ def _block(block, name: str) -> dict[int, list[Run]]:
     if not all(isinstance(block[axis], list) and all(isinstance(word, str) for word in block[axis]) for axis in AXES):
         raise ValueError(f"grid {name}: {', '.join(AXES)} must be lists of words")
     seeds = block["seeds"]
-    seeds = seeds if isinstance(seeds, list) else list(range(check_whole(f"grid {name}: seeds", seeds)))
+    if not isinstance(seeds, list) or not seeds:
+        seeds = list(range(check_whole(f"grid {name}: seeds", seeds)))
     how = (block.get("precision"), block.get("compile", False))
     words = list(product(*(block[axis] for axis in AXES)))
     return {seed: [make_run(*each, seed, *how) for each in words] for seed in seeds}

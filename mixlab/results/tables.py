@@ -40,7 +40,7 @@ RECIPES = {
     **{"random_mixing": "lamix", "puzzlemix": "lamix-puzzlemix"},
     **dict.fromkeys(("default", "regmixup", "cifair_tuned"), "infinite"),
 }
-# A printed method in the words of the module: {} stands for a parameter of the row, {mixup} for a method within.
+# a printed method in the words of the module: {alpha} stands for a parameter of the row, {mixup} for that method
 METHODS = {
     "ERM": "ERM()",
     "mixup": "{mixup}",
