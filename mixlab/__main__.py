@@ -7,6 +7,10 @@ import subprocess
 import sys
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which `timeout` and job queues send: to be obeyed as Ctrl-C is."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status is 0 when all is well."""
     options = _parser().parse_args(arguments)
@@ -19,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as stop:
         print(f"mixlab: {stop if str(stop) else 'stopped'}", file=sys.stderr)
-        return 130
+        return 143 if isinstance(stop, Terminated) else 130
     except BrokenPipeError:  # `mixlab report | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -59,10 +63,16 @@ def _site(options) -> int:
     return site.run()
 
 
+def _terminate(number, frame) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it to the workers too: the first is obeyed
+    raise Terminated
+
+
 def _run(options) -> int:
+    signal.signal(signal.SIGTERM, _terminate)
     if options.workers > 1:
         return _share(options.workers)
-    from mixlab.results import records, runs, tables
+    from mixlab.results import records, runs
 
     how = {"precision": options.precision, "compile": options.compile}
     folder = options.folder
@@ -72,7 +82,7 @@ def _run(options) -> int:
         folder = folder or records.folder_of(options.grid)
     elif options.table:
         _refuse_beside(options, "--table", "model", "method")
-        wanted = tables.from_table(options.table, options.recipe, options.seeds or [0], options.data, **how)
+        wanted = runs.from_table(options.table, options.recipe, options.seeds or [0], options.data, **how)
     elif options.data:
         words = (options.data, options.model or "quick_resnet", options.method or "ERM()", options.recipe or "quick")
         wanted = [runs.make_run(*words, seed, **how) for seed in options.seeds or [0]]
@@ -98,15 +108,17 @@ def _share(count: int) -> int:
     words[place : place + (1 if "=" in words[place] else 2)] = []
     one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     workers = []
-    for rank in range(count):
-        environment = {**os.environ, **one_thread, "RANK": str(rank), "MIXLAB_WORKER": f"[{rank}] "}
-        workers.append(subprocess.Popen([sys.executable, "-m", "mixlab", *words], env=environment))
     try:
+        for rank in range(count):
+            environment = {**os.environ, **one_thread, "RANK": str(rank), "MIXLAB_WORKER": f"[{rank}] "}
+            workers.append(subprocess.Popen([sys.executable, "-m", "mixlab", *words], env=environment))
         return max(worker.wait() for worker in workers)
-    except KeyboardInterrupt:  # the workers have got it too, and say where they stopped
+    except KeyboardInterrupt as stop:  # the workers say where they stopped
         for worker in workers:
-            worker.send_signal(signal.SIGINT)
-        return max(worker.wait() for worker in workers)
+            worker.send_signal(signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+        for worker in workers:
+            worker.wait()
+        raise
 
 
 def _rehearse(options) -> int:

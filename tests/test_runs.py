@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from mixlab import ERM, LabelSmoothing, Mixup
 from mixlab.__main__ import main
 from mixlab.places import ROOT
 from mixlab.results import records, runs
@@ -32,19 +31,17 @@ def checkpoints(tmp_path, monkeypatch):
     return tmp_path / "cache" / "checkpoints"
 
 
-@pytest.mark.parametrize(
-    "text, canonical",
-    [
-        ("ERM()", "ERM()"),
-        ("Mixup(1.0)", "Mixup(alpha=1.0)"),
-        (" Mixup(alpha=1, per_sample=False)", "Mixup(alpha=1.0)"),
-        ("Mixup(0.2, per_sample=True)", "Mixup(alpha=0.2, per_sample=True)"),
-        ("LabelSmoothing(0.1, Mixup(1))", "LabelSmoothing(eps=0.1, method=Mixup(alpha=1.0))"),
-    ],
-)
-def test_a_method_has_one_canonical_spelling(text, canonical):
-    method = build_method(text, seed=0)
-    assert describe(method) == canonical and describe(build_method(canonical, seed=0)) == canonical
+def test_a_method_has_one_canonical_spelling():
+    for text, canonical in {
+        "ERM()": "ERM()",
+        " Mixup(alpha=1, per_sample=False)": "Mixup(alpha=1.0)",
+        "Mixup(0.2, per_sample=True)": "Mixup(alpha=0.2, per_sample=True)",
+        "LabelSmoothing(0.1, Mixup(1))": "LabelSmoothing(eps=0.1, method=Mixup(alpha=1.0))",
+        "LabelSmoothing(0.1)": "LabelSmoothing(eps=0.1, method=ERM())",
+    }.items():
+        method = build_method(text, seed=0)
+        assert describe(method) == canonical and describe(build_method(canonical, seed=0)) == canonical
+    assert set(methods()) >= {"ERM", "Mixup", "LabelSmoothing"} and "Method" not in methods()
 
 
 def test_parts_of_a_method_draw_from_their_own_seeded_generators():
@@ -55,25 +52,25 @@ def test_parts_of_a_method_draw_from_their_own_seeded_generators():
     assert first(0) == first(0) != first(1) and first(0)[0] != first(0)[1]
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["Nothing(1)", "Mixup(", "Mixup(beta=1)", "__import__('os').system('true')", "1 + 1", "Mixup", "Mixup(open('x'))"],
-)
-def test_what_is_not_a_method_is_refused_and_nothing_is_evaluated(text):
-    with pytest.raises(ValueError, match="method"):
-        build_method(text, seed=0)
+def test_what_is_not_a_method_is_refused_and_nothing_is_evaluated():
+    evil = ("__import__('os').system('true')", "Mixup(open('x'))", "Mixup.forward(1)")
+    for text in ("Nothing(1)", "Mixup(", "Mixup(beta=1)", "1 + 1", "'ERM()'", "Mixup", *evil):
+        with pytest.raises(ValueError, match="method"):
+            build_method(text, seed=0)
 
 
 def test_run_words_are_checked_and_keys_tell_runs_apart():
-    def make(data="shapes", model="lenet", method="Mixup(1)", recipe="quick", seed=0, precision="float32"):
-        return make_run(data, model, method, recipe, seed, precision)
+    def make(data="shapes", model="lenet", method="Mixup(1)", recipe="quick", seed=0, precision="float32", **how):
+        return make_run(data, model, method, recipe, seed, precision, **how)
 
     assert make() == Run("shapes", "lenet", "Mixup(alpha=1.0)", "quick", 0, "float32")
+    assert make().key == "Mixup_alpha=1.0_-lenet-0-1b221984", "records are found by it"
     others = [make(seed=1), make(method="Mixup(2)"), make(data="shapes(size=16)"), make(recipe="quick(lr=0.2)")]
-    others += [make(precision="bf16"), make(model="quick_resnet")]
-    assert len({make().key, *(other.key for other in others)}) == 7
-    bad = {"data": "shapes(1 2)", "model": "nothing", "method": "Nothing()", "recipe": "nothing", "seed": "0"}
-    for word, value in {**bad, "precision": "fp8"}.items():
+    others += [make(precision="bf16"), make(model="quick_resnet"), make(compile=True)]
+    assert len({make().key, *(other.key for other in others)}) == 8
+    assert make(model="resnet18(stem_stride=1)").model == "resnet18"
+    bad = {"data": "shapes(1 2)", "model": "lenet(stride=2)", "method": "Nothing()", "recipe": "nothing"}
+    for word, value in [*bad.items(), ("seed", "0"), ("seed", True), ("seed", -1), ("precision", "fp8")]:
         with pytest.raises(ValueError, match=word):
             make(**{word: value})
 
@@ -85,33 +82,18 @@ def test_the_content_of_the_recipe_is_part_of_a_run_and_its_name_is_not(monkeypa
     assert make_run("shapes", "lenet", "ERM()", "quick", 0).key != before
 
 
-@pytest.mark.parametrize(
-    "one, other",
-    [
-        ("shapes(n_train=40, size=16)", "shapes(size=16, n_train=40)"),
-        ("shapes(n_train=6000)", "shapes"),
-        ("digits(fraction=1)", "digits"),
-        (" cifar10( fraction = 0.10 ) ", "cifar10(fraction=0.1)"),
-    ],
-)
-def test_equal_data_have_one_spelling(one, other):
-    assert describe_data(one) == describe_data(other) == other
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "shapes(40)",
-        "shapes(n_trian=40)",
-        "digits(n_train=40)",
-        "cifar10(fraction='a')",
-        "shapes(n_train=1.5)",
-        "shapes)(",
-    ],
-)
-def test_options_of_data_that_mean_nothing_are_refused(text):
-    with pytest.raises(ValueError, match="data"):
-        describe_data(text)
+def test_equal_data_have_one_spelling_and_options_that_mean_nothing_are_refused():
+    for one, other in {
+        "shapes(n_train=40, size=16)": "shapes(size=16, n_train=40)",
+        "shapes(n_train=6000)": "shapes",
+        "digits(fraction=1)": "digits",
+        " cifar10( fraction = 0.10 ) ": "cifar10(fraction=0.1)",
+    }.items():
+        assert describe_data(one) == describe_data(other) == other
+    counts = ("shapes(40)", "shapes(n_trian=40)", "digits(n_train=40)", "shapes(n_train=1.5)", "shapes(size=True)")
+    for text in (*counts, "cifar10(fraction='a')", "shapes)("):
+        with pytest.raises(ValueError, match="data"):
+            describe_data(text)
 
 
 def test_a_folder_with_brackets_in_its_name_is_that_folder(tmp_path, monkeypatch):
@@ -136,6 +118,9 @@ def test_a_record_says_what_was_run_and_is_found_beside_the_paper(tmp_path, chec
     assert record["budget"] == "quick" and record["recipe"]["epochs"] == 10 and record["train_images"] == 96
     assert record["device"] and record["versions"]["torch"] and record["images_per_second"] > 0
     assert not list(checkpoints.iterdir()), "neither checkpoint nor lock of a finished run stays"
+    before = run.path(tmp_path / "runs").stat().st_mtime_ns
+    assert do([run], tmp_path / "runs", "cpu", progress=False) == 0
+    assert run.path(tmp_path / "runs").stat().st_mtime_ns == before, "what has a record is not done again"
     assert runs.estimate(run, [record], record["device"]) == pytest.approx(record["seconds"], rel=0.5)
     measures = record["measures"]
     assert measures["images"] == 48 and measures["error"] == pytest.approx(record["error"], abs=3)
@@ -194,26 +179,17 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_training(tmp_path, c
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="folder"):
         do([make_run(DATA, "lenet", "ERM()", "quick", 0)], tmp_path / "file" / "runs", "cpu", progress=False)
+    for minutes in (float("nan"), 0.0, -1.0):
+        with pytest.raises(ValueError, match="minutes"):
+            do([], tmp_path, "cpu", minutes=minutes)
 
 
-@pytest.mark.parametrize("minutes", [float("nan"), 0.0, -1.0])
-def test_minutes_that_are_no_time_are_refused(tmp_path, checkpoints, minutes):
-    with pytest.raises(ValueError, match="minutes"):
-        do([], tmp_path, "cpu", minutes=minutes)
-
-
+@pytest.mark.slow
 def test_a_record_says_that_its_network_was_compiled(tmp_path, checkpoints, monkeypatch):
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, **_: real(model, backend="eager"))
-    do([make_run(DATA, "lenet", "ERM()", "quick", 0, compile=True)], tmp_path, "cpu", progress=False)
+    do([make_run(DATA, "lenet", "ERM()", "quick(epochs=1)", 0, compile=True)], tmp_path, "cpu", progress=False)
     assert records.read(tmp_path)[0][0]["compiled"] is True
-
-
-def test_what_has_a_record_is_not_done_again(tmp_path, checkpoints):
-    run = make_run(DATA, "lenet", "ERM()", "quick", 0)
-    do([run], tmp_path, "cpu", progress=False)
-    before = run.path(tmp_path).stat().st_mtime_ns
-    assert do([run], tmp_path, "cpu", progress=False) == 0 and run.path(tmp_path).stat().st_mtime_ns == before
 
 
 def test_minutes_stop_cleanly_and_the_next_call_goes_on(tmp_path, checkpoints):
@@ -235,6 +211,7 @@ def worker(rank, grid, folder, home):
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_table_and_one_is_killed_in_the_middle(tmp_path):
     grid = tmp_path / "grid.json"
     data = "shapes(n_train=512, n_test=48)"
@@ -268,84 +245,73 @@ def test_a_grid_is_every_combination_seed_by_seed(tmp_path):
     assert records.folder_of(tmp_path / "grid.json") == tmp_path
 
 
-@pytest.mark.parametrize(
-    "change, word",
-    [
-        ("{}", "lacks data, method, model, recipe, seeds"),
-        ("[1]", "lacks"),
-        ("no", "JSON"),
-        ({"seeds": "3"}, "seeds"),
-        ({"seeds": True}, "seeds"),
-        ({"seeds": [0, -1]}, "seed"),
-        ({"data": "shapes"}, "lists of words"),
-        ({"method": [1]}, "lists of words"),
-        ({"colour": 1}, "colour"),
-    ],
-)
-def test_a_grid_that_is_none_is_refused(tmp_path, change, word):
+def test_a_grid_that_is_none_is_refused(tmp_path):
     words = {"data": ["shapes"], "model": ["lenet"], "method": ["ERM()"], "recipe": ["quick"], "seeds": 3}
-    with pytest.raises(ValueError, match=word):
-        from_grid(grid_file(tmp_path, change if isinstance(change, str) else {**words, **change}))
-    with pytest.raises(ValueError, match="cannot be read"):
+    changes = [("{}", "data, method, model, recipe, seeds"), ("[1]", "data"), ("no", "grid"), ({"colour": 1}, "colour")]
+    changes += [({"seeds": seeds}, "seed") for seeds in ("3", True, [0, -1], 0, [], None)]
+    changes += [({"data": "shapes"}, "lists"), ({"method": [1]}, "lists")]
+    for change, word in changes:
+        with pytest.raises(ValueError, match=word):
+            from_grid(grid_file(tmp_path, change if isinstance(change, str) else {**words, **change}))
+    with pytest.raises(ValueError, match=r"none\.json"):
         from_grid(tmp_path / "none.json")
 
 
-def command(*words, **environment):
-    done = subprocess.run(
-        [sys.executable, "-m", "mixlab", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
+@pytest.mark.slow
 def test_the_command_says_where_the_record_is_and_two_workers_share(tmp_path):
     words = ["run", "--data", DATA, "--model", "lenet", "--recipe", "quick(epochs=2)", "--folder", str(tmp_path)]
-    done = command(*words, "--seeds", "0", "1", "--workers", "2", MIXLAB_DATA=str(tmp_path))
-    assert done.returncode == 0 and done.stdout.count("saved to") == 2 and "error" in done.stdout
+    own = {**os.environ, "MIXLAB_DATA": str(tmp_path)}
+    command = [sys.executable, "-m", "mixlab", *words, "--seeds", "0", "1", "--workers", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=own)
+    assert done.returncode == 0 and done.stdout.count("saved to") == 2 and "error" in done.stdout, done.stderr
     found, complaints = records.read(tmp_path)
     assert complaints == [] and {(run["seed"], run["threads"]) for run in found} == {(0, 1), (1, 1)}
 
 
-@pytest.mark.parametrize(
-    "words, problem",
-    [
+def test_bad_words_on_the_command_line_get_a_sentence(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("MIXLAB_DATA", str(tmp_path))
+    for words, problem in [
         (["--grid", "none.json"], "none.json"),
         (["--grid", "g.json", "--recipe", "quick"], "--recipe"),
         (["--table", "kmixup/table10", "--method", "ERM()"], "--method"),
+        (["--table", "kmixup/table10", "--model", "lenet"], "--model"),
         (["--data", "shapes", "--device", "foo"], "device"),
         (["--data", "shapes", "--minutes", "nan"], "minutes"),
         ([], "run needs"),
-    ],
-)
-def test_bad_words_on_the_command_line_get_a_sentence(words, problem, monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("MIXLAB_DATA", str(tmp_path))
-    assert main(["run", *words]) == 2 and problem in capsys.readouterr().err
+    ]:
+        assert main(["run", *words]) == 2 and problem in capsys.readouterr().err
 
 
-def test_ctrl_c_says_where_the_same_command_goes_on(tmp_path):
-    code = "import sys, mixlab.training.loop as l; l.SAVE_EVERY = -1; "
-    code += "import mixlab.__main__ as m; sys.exit(m.main(sys.argv[1:]))"
+def stop_it(command, folder, ready, signal_number, *more):
+    """Start a long run, send it the signal when the files it is waited for are there: (exit status, what it said)."""
     words = ["run", "--data", "shapes(n_train=512, n_test=48)", "--model", "lenet", "--recipe", "quick(epochs=5000)"]
-    own = {**os.environ, "MIXLAB_DATA": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *words, "--folder", str(tmp_path)],
-        cwd=ROOT,
-        env=own,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not list(tmp_path.glob("checkpoints/*.pt")) and process.poll() is None:
+    own = {**os.environ, "MIXLAB_DATA": str(folder), "OMP_NUM_THREADS": "1"}
+    words += ["--folder", str(folder), "--seeds", "0", "1", *more]
+    process = subprocess.Popen([*command, *words], cwd=ROOT, env=own, stderr=subprocess.PIPE, text=True)
+    while not all(list(folder.glob(pattern)) for pattern in ready) and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130 and "goes on from epoch" in said and "Traceback" not in said
+    time.sleep(0.5)
+    process.send_signal(signal_number)
+    try:
+        said = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+    assert "Traceback" not in said, said
+    return process.returncode, said
 
 
-def test_every_method_of_the_module_can_be_named():
-    assert set(methods()) >= {"ERM", "Mixup", "LabelSmoothing"}
-    assert describe(LabelSmoothing(0.1)) == "LabelSmoothing(eps=0.1, method=ERM())" and describe(ERM()) == "ERM()"
-    assert describe(Mixup(0.5)) == "Mixup(alpha=0.5)"
+@pytest.mark.slow
+@pytest.mark.parametrize("stop, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_say_where_the_same_command_goes_on(tmp_path, stop, status):
+    code = "import signal, sys, mixlab.training.loop as l; l.SAVE_EVERY = -1; "
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a job in the background begins without
+    code += "import mixlab.__main__ as m; sys.exit(m.main(sys.argv[1:]))"
+    found, said = stop_it([sys.executable, "-c", code], tmp_path, ["checkpoints/*.pt"], stop)
+    assert found == status and "goes on from epoch" in said
+
+
+@pytest.mark.slow
+def test_a_list_that_two_workers_share_stops_on_sigterm(tmp_path):
+    ready = [f"checkpoints/*-{seed}-*.lock" for seed in (0, 1)]
+    found, said = stop_it([sys.executable, "-m", "mixlab"], tmp_path, ready, signal.SIGTERM, "--workers", "2")
+    assert found == 143 and said.count("goes on") == 2, said

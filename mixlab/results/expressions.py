@@ -16,6 +16,8 @@ import mixlab
 from mixlab.data import subsets
 from mixlab.method import Method
 from mixlab.places import data_folder
+from mixlab.training.models import names
+from mixlab.training.recipes import name_and_options
 
 # What may be done to a set, in this order; every part of chance has seed 0, so that all runs see the same part.
 SUBSETS = {
@@ -57,36 +59,44 @@ def usual_methods() -> list[str]:
     return [describe(method(**method.defaults)) for method in methods().values()]
 
 
-def describe(method: Method) -> str:
-    """The canonical expression of a method: its name and every parameter that is not at its default."""
-    return _spell(type(method).__name__, {k: _Spelled(v) for k, v in parameters(method).items()})
-
-
 def parameters(method: Method) -> dict:
     """The parameters of a method that differ from their defaults; methods keep each under its own name."""
-    stated = {}
-    for name, parameter in inspect.signature(type(method)).parameters.items():
-        if name != "rng" and getattr(method, name) != parameter.default:
-            stated[name] = getattr(method, name)
-    return stated
+    defaults = {name: p.default for name, p in inspect.signature(type(method)).parameters.items() if name != "rng"}
+    return {name: getattr(method, name) for name, usual in defaults.items() if getattr(method, name) != usual}
+
+
+def describe(method: Method) -> str:
+    """The canonical expression of a method: its name and every parameter that is not at its default."""
+    words = {k: describe(v) if isinstance(v, Method) else repr(v) for k, v in parameters(method).items()}
+    return f"{type(method).__name__}({', '.join(f'{key}={word}' for key, word in words.items())})"
+
+
+def as_recorded(method: Method) -> dict:
+    """What a record says of a method: its name, and its parameters with methods among them as expressions."""
+    stated = {k: describe(v) if isinstance(v, Method) else v for k, v in parameters(method).items()}
+    return {"method": type(method).__name__, "params": stated}
+
+
+def spell(name: str, options: dict) -> str:
+    """A data set or a network in words, with its options in brackets."""
+    inside = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    return f"{name}({inside})" if inside else name
 
 
 def describe_data(expression: str) -> str:
     """The canonical expression of a data set; a folder of images is named by its path, brackets and all."""
-    name, options = read_data(expression)
-    return _spell(name, options)
+    return spell(*read_data(expression))
 
 
 def read_data(expression: str) -> tuple[str, dict]:
     """The name of a set or folder, and its options in canonical order, without those that change nothing."""
     if _is_path(expression):  # a folder may be called "photos (copy)"
         return expression, {}
-    name, options = _call("data", expression)
-    allowed = {**dict.fromkeys(OPTIONS.get(name, {"size": None}), int), **{k: kind for k, (_, kind) in SUBSETS.items()}}
-    unknown = options.keys() - allowed.keys()
-    if unknown:
-        raise ValueError(f"data {expression!r}: {', '.join(sorted(unknown))} is not among {', '.join(allowed)}")
-    options = {key: _number("data", key, options[key], kind) for key, kind in allowed.items() if key in options}
+    name, options = name_and_options("data", expression)
+    kinds = dict.fromkeys(OPTIONS.get(name, {"size": None}), int) | {word: kind for word, (_, kind) in SUBSETS.items()}
+    if unknown := sorted(options.keys() - kinds.keys()):
+        raise ValueError(f"data {expression!r}: {', '.join(unknown)} is not among {', '.join(kinds)}")
+    options = {key: _number(key, options[key], kind) for key, kind in kinds.items() if key in options}
     unchanged = {**OPTIONS.get(name, {}), **NOTHING_DONE}
     return name, {key: value for key, value in options.items() if unchanged.get(key) != value}
 
@@ -104,34 +114,12 @@ def load_data(expression: str):
     return data
 
 
-def describe_model(expression: str) -> str:
-    """The canonical expression of a network: its name, and stem_stride where it is not 1."""
-    return _spell(*read_model(expression))
-
-
 def read_model(expression: str) -> tuple[str, dict]:
-    """The name of a network and its options."""
-    from mixlab.training.models import names
-
-    name, options = _call("model", expression)
+    """The name of a network, and its options: stem_stride where it is not 1."""
+    name, options = name_and_options("model", expression)
     if name not in names() or options.keys() - {"stem_stride"}:
         raise ValueError(f"model must be one of {', '.join(names())}, perhaps with stem_stride, not {expression!r}")
     return name, {key: value for key, value in options.items() if value != 1}
-
-
-class _Spelled:
-    """A parameter as it is spelled inside an expression: methods by their own expression."""
-
-    def __init__(self, value):
-        self.text = describe(value) if isinstance(value, Method) else repr(value)
-
-    def __repr__(self):
-        return self.text
-
-
-def _spell(name: str, options: dict) -> str:
-    inside = ", ".join(f"{key}={value!r}" for key, value in options.items())
-    return f"{name}({inside})" if inside or name in methods() else name
 
 
 def is_folder(expression: str) -> bool:
@@ -145,21 +133,9 @@ def _is_path(expression: str) -> bool:
     return bool(expression) and any(p.is_dir() for p in (Path(expression).expanduser(), data_folder() / expression))
 
 
-def _call(what: str, expression: str) -> tuple[str, dict]:
-    """'name(key=1)' as ('name', {'key': 1}); names may hold dashes and dots."""
-    name, bracket, rest = expression.strip().partition("(")
-    try:
-        call = ast.parse(f"f({rest if bracket else ')'}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
-            raise ValueError("options have names, as in size=32")
-        return name.strip(), {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError) as problem:
-        raise ValueError(f"{what} {expression!r} cannot be understood: {problem}") from None
-
-
-def _number(what: str, name: str, value, kind: type):
+def _number(name: str, value, kind: type):
     if isinstance(value, bool) or not isinstance(value, int | float) or kind(value) != value:
-        raise ValueError(f"{what}: {name} must be a {'whole number' if kind is int else 'number'}, not {value!r}")
+        raise ValueError(f"data: {name} must be a {'whole number' if kind is int else 'number'}, not {value!r}")
     return kind(value)
 
 

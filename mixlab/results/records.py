@@ -18,7 +18,7 @@ import torch
 
 from mixlab.data.downloads import atomic_write
 from mixlab.places import ROOT, runs_folder
-from mixlab.results.report import as_markdown, compare, count_cells  # noqa: F401
+from mixlab.results.report import as_markdown, compare, count_cells, is_percentage  # noqa: F401
 
 FOLDER = runs_folder()
 NEEDED = ("dataset", "model", "method", "params", "budget", "seed", "error")
@@ -47,11 +47,12 @@ def read(folder: Path | str = FOLDER) -> tuple[list[dict], list[str]]:
             found = _expand(json.loads(path.read_text(encoding="utf-8")))
             for run in found:
                 _check(run)
-            good = [run for run in found if "failed" not in run]
-            runs += [{**run, "file": path.relative_to(folder).as_posix()} for run in good]
-            complaints += [f"{path.name}: failed, {run['failed']}" for run in found if "failed" in run]
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as problem:
             complaints.append(f"{path.name}: {problem}")
+            continue
+        file = path.relative_to(folder).as_posix()
+        runs += [{**run, "file": file} for run in found if "failed" not in run]
+        complaints += [f"{path.name}: failed, {run['failed']}" for run in found if "failed" in run]
     return runs, complaints
 
 
@@ -82,16 +83,14 @@ def _check(run: dict) -> None:
     """Refuse a record whose numbers say nothing."""
     if not isinstance(run, dict):
         raise ValueError(f"a record is an object, not {type(run).__name__}")
-    needed = [key for key in NEEDED if key != "error" or "failed" not in run]
-    lacking = [key for key in needed if key not in run]
+    lacking = [key for key in NEEDED if key not in run and not (key == "error" and "failed" in run)]
     if lacking:
         raise ValueError(f"record lacks {', '.join(lacking)}: a number without these says nothing")
     words = ("dataset", "model", "method", "budget")
     if not all(isinstance(run[key], str) for key in words) or not isinstance(run["params"], dict):
         raise ValueError(f"{', '.join(words)} must be words and params an object")
-    error = run.get("error", 0)
-    if isinstance(error, bool) or not isinstance(error, int | float) or not 0 <= error <= 100:
-        raise ValueError(f"error must be a percentage, not {error!r}")
+    if not is_percentage(run.get("error", 0)):
+        raise ValueError(f"error must be a percentage, not {run['error']!r}")
 
 
 def folder_of(grid: Path | str) -> Path:

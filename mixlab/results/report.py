@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from functools import cache
 
-from mixlab.results.expressions import build_method, describe, parameters, read_data
+from mixlab.results.expressions import as_recorded, build_method, read_data
 from mixlab.results.tables import Planned, method_of, plan_row, trainings, with_options
 
 
@@ -58,25 +58,24 @@ def _ours(row: dict, errors: list[float]) -> dict:
     n, mean = len(errors), statistics.fmean(errors)
     std = statistics.stdev(errors) if n > 1 else None
     gap = None if row["error"] is None else mean - row["error"]
-    gap_se = None
+    found = {"ours": mean, "std": std, "n": n, "gap": gap, "gap_se": None}
     if gap is not None and std is not None:
         theirs = (row["std"] or std) / math.sqrt(row["trials"] or 1)
         theirs = row["se_worst"] if row["se_worst"] and not row["std"] else theirs
         spread = math.hypot(std / math.sqrt(n), theirs)
-        gap_se = gap / spread if spread else None
-    return {"ours": mean, "std": std, "n": n, "gap": gap, "gap_se": gap_se}
+        found["gap_se"] = gap / spread if spread else None
+    return found
 
 
 def _measured(plan: Planned | None, row: dict, index: dict, dataset_as: str | None) -> dict[tuple, list[float]]:
     """The values that answer a row, by all that may not be pooled: data, network, budget, device, the whole recipe."""
     groups = defaultdict(list)
+    measure, batch_size = (plan.measure, plan.batch_size) if plan else ("error", None)
     for run in _answers(plan, row, index, dataset_as):
-        value = run["error"] if plan is None or plan.measure == "error" else _within(run, "measures").get(plan.measure)
-        same = row["model"] is None or _same_model(run["model"], plan.model if plan else row["model"])
+        value = run["error"] if measure == "error" else _within(run, "measures").get(measure)
         content = {k: v for k, v in _within(run, "recipe").items() if k not in ("note", "test_every")}
-        if plan and plan.batch_size not in (None, content.get("batch_size")):
-            continue
-        if same and isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100:
+        same = row["model"] is None or _same_model(run["model"], plan.model if plan else row["model"])
+        if same and batch_size in (None, content.get("batch_size")) and is_percentage(value):
             groups[_set_name(run), run["model"], run["budget"], _device(run), _frozen(content)].append(float(value))
     return groups
 
@@ -120,11 +119,7 @@ def _moved(plan: Planned, dataset_as: str) -> Planned:
 @cache
 def _stated(expression: str | None) -> tuple[str, dict | None]:
     """The method and params of a record of this expression."""
-    if expression is None:
-        return "", None
-    method = build_method(expression, seed=0)
-    stated = {k: describe(v) if hasattr(v, "draw") else v for k, v in parameters(method).items()}
-    return type(method).__name__, stated
+    return tuple(as_recorded(build_method(expression, seed=0)).values()) if expression else ("", None)
 
 
 def _frozen(params) -> frozenset | None:
@@ -133,6 +128,11 @@ def _frozen(params) -> frozenset | None:
         return frozenset((k, tuple(v) if isinstance(v, list) else v) for k, v in params.items())
     except (TypeError, AttributeError):
         return None
+
+
+def is_percentage(value) -> bool:
+    """Is it a number from 0 to 100?"""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100
 
 
 def _within(run: dict, group: str) -> dict:

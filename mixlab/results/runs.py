@@ -8,8 +8,9 @@ The same words stand on the command line, in the grid, in the record and in the 
 import hashlib
 import json
 import os
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -18,26 +19,31 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from mixlab.checks import check_whole
 from mixlab.data.downloads import atomic_write
 from mixlab.places import checkpoints_folder
-from mixlab.results import records
-from mixlab.results.expressions import (
+from mixlab.results import papers, records
+from mixlab.results.expressions import (  # noqa: F401
+    as_recorded,
     build_method,
     describe,
     describe_data,
-    describe_model,
     is_folder,
     load_data,
     parameters,
     read_model,
-    usual_methods,  # noqa: F401
+    spell,
+    usual_methods,
 )
-from mixlab.results.tables import from_table  # noqa: F401
-from mixlab.training.device import best_precision, check_precision, default_device, find_device
+from mixlab.results.tables import plan_row, trainings
+from mixlab.training.device import check_precision, default_device, find_device
+from mixlab.training.loop import Unusable, epochs_saved, fit
+from mixlab.training.measures import final_measures
 from mixlab.training.models import build
 from mixlab.training.recipes import recipe
 
 AXES = ("data", "model", "method", "recipe")
+FAILURES = (ValueError, RuntimeError, TypeError, MemoryError, FloatingPointError)  # of one run, not of the list
 
 
 @dataclass(frozen=True)
@@ -77,11 +83,10 @@ def make_run(
     precision: None stands for the best one of the CPU or GPU that is here.
     """
     recipe(recipe_name)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed must be a whole number of at least 0, not {seed!r}")
-    precision = check_precision(precision, default_device()) if precision else best_precision(default_device())
-    method = describe(build_method(method, seed=0))
-    return Run(describe_data(data), describe_model(model), method, recipe_name.strip(), seed, precision, compile)
+    seed = check_whole("seed", seed, least=0)
+    precision = check_precision(precision, default_device())
+    words = describe_data(data), spell(*read_model(model)), describe(build_method(method, seed=0)), recipe_name.strip()
+    return Run(*words, seed, precision, compile)
 
 
 def from_grid(path: Path | str) -> list[Run]:
@@ -93,32 +98,44 @@ def from_grid(path: Path | str) -> list[Run]:
     path = Path(path)
     try:
         blocks = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise ValueError(f"grid {path} cannot be read: {problem.strerror}") from None
-    except ValueError as problem:
-        raise ValueError(f"grid {path.name} is not JSON: {problem}") from None
+    except (OSError, ValueError) as problem:
+        raise ValueError(f"grid {path} cannot be read: {problem}") from None
     found = [_block(block, path.name) for block in (blocks if isinstance(blocks, list) else [blocks])]
     seeds = sorted({seed for block in found for seed in block})
     return list(dict.fromkeys(run for seed in seeds for block in found for run in block.get(seed, [])))
 
 
-def _block(block: dict, name: str) -> dict[int, list[Run]]:
-    if not isinstance(block, dict) or {*AXES, "seeds"} - set(block):
-        lacking = sorted({*AXES, "seeds"} - set(block)) if isinstance(block, dict) else [*AXES, "seeds"]
+def _block(block, name: str) -> dict[int, list[Run]]:
+    """The runs of every seed of a block."""
+    given = block if isinstance(block, dict) else {}
+    if lacking := sorted({*AXES, "seeds"} - set(given)):
         raise ValueError(f"grid {name} lacks {', '.join(lacking)}")
-    unknown = set(block) - {*AXES, "seeds", "precision", "compile", "note"}
-    lists = all(isinstance(block[axis], list) and all(isinstance(word, str) for word in block[axis]) for axis in AXES)
-    if unknown:
-        raise ValueError(f"grid {name}: {', '.join(sorted(unknown))} is not known")
-    if not lists:
+    if unknown := sorted(set(given) - {*AXES, "seeds", "precision", "compile", "note"}):
+        raise ValueError(f"grid {name}: {', '.join(unknown)} is not known")
+    if not all(isinstance(block[axis], list) and all(isinstance(word, str) for word in block[axis]) for axis in AXES):
         raise ValueError(f"grid {name}: {', '.join(AXES)} must be lists of words")
     seeds = block["seeds"]
-    seeds = list(range(seeds)) if isinstance(seeds, int) and not isinstance(seeds, bool) else seeds
     if not isinstance(seeds, list) or not seeds:
-        raise ValueError(f"grid {name}: seeds must be how many, or a list of whole numbers, not {block['seeds']!r}")
+        seeds = list(range(check_whole(f"grid {name}: seeds", seeds)))
     how = (block.get("precision"), block.get("compile", False))
     words = list(product(*(block[axis] for axis in AXES)))
     return {seed: [make_run(*each, seed, *how) for each in words] for seed in seeds}
+
+
+def from_table(
+    table: str, recipe_name: str | None = None, seeds: Iterable[int] = (0,), data_as: str | None = None, **how
+) -> list[Run]:
+    """The runs that answer a published table such as "kmixup/table10", each at its row's own protocol.
+
+    recipe_name: another budget. data_as: the set to train on in place of the printed one (a JPEG copy; shapes for a
+    rehearsal). how: precision, compile. Where the perturbation is held, distances between images are measured, once.
+    """
+    plans = [plan_row(row, data_as) for row in papers.rows_of(table)]
+    planned = trainings((p for found in plans if not isinstance(found, str) for p in found), recipe_name)
+    if not planned:
+        raise ValueError(f"table {table!r} has no row that can be run: {', '.join(sorted(set(plans)))}")
+    words = [(p.data, p.model, p.trained(measure=True), p.recipe) for p in planned]
+    return list(dict.fromkeys(make_run(*each, seed, **how) for seed in seeds for each in words))
 
 
 def do(
@@ -140,11 +157,12 @@ def do(
     if minutes is not None and not minutes > 0:
         raise ValueError(f"minutes must be a number above 0, not {minutes}")
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    place, rank = find_device(device), int(os.environ.get("RANK", 0))
-    _check_writable(Path(folder))
+    place, folder = find_device(device), Path(folder)
+    for each in (folder, checkpoints_folder()):
+        _check_writable(each)
     missing = [run for run in runs if not _is_done(run, folder, retry)]
-    missing = missing[rank % max(1, len(missing)) :] + missing[: rank % max(1, len(missing))]
-    late = False
+    first = int(os.environ.get("RANK", 0)) % max(1, len(missing))
+    missing, late = missing[first:] + missing[:first], False
     while missing and not late:
         others: list[Run] = []
         for run in missing:
@@ -162,74 +180,57 @@ def do(
     return sum(not run.path(folder).exists() for run in runs)
 
 
-def _do_one(run: Run, folder, device: torch.device, deadline, progress: bool, keep: bool) -> bool:
+def _do_one(run: Run, folder: Path, device: torch.device, deadline, progress: bool, keep: bool) -> bool:
     """Train, measure, write the record and drop the checkpoint. True if the time was up before."""
-    from mixlab.training.loop import Unusable, epochs_saved
-
-    checkpoint = checkpoints_folder() / f"{run.key}.pt"
+    checkpoint, started = checkpoints_folder() / f"{run.key}.pt", time.monotonic()
     if progress:
         print(f"{run.method}, seed {run.seed}: {run.model} on {run.data}, {run.recipe}", flush=True)
-    started = time.monotonic()
     try:
         record, model = _train(run, device, checkpoint, deadline, progress)
     except Unusable as problem:
         print(f"  left out: {problem}", flush=True)
         return False
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         saved = f"from epoch {epochs_saved(checkpoint) + 1}" if checkpoint.exists() else "anew"
-        raise KeyboardInterrupt(f"stopped; the same command goes on {saved}") from None
-    except (ValueError, RuntimeError, TypeError, MemoryError, FloatingPointError) as problem:
-        sentence = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else 'no word why'}"
-        failed = {**_facts(run), **records.circumstances(device), "failed": sentence[:500]}
-        records.write({**failed, "seconds": round(time.monotonic() - started, 2)}, run.path(folder))
-        checkpoint.unlink(missing_ok=True)
-        print(f"  failed: {sentence}", flush=True)
-        return False
+        raise type(stop)(f"stopped; the same command goes on {saved}") from None
+    except FAILURES as problem:
+        why = f"{type(problem).__name__}: {(str(problem) or 'no word why').splitlines()[0]}"
+        record, model = {"failed": why[:500], "seconds": round(time.monotonic() - started, 2)}, None
+        print(f"  failed: {why}", flush=True)
     if record is None:
         return True
-    if keep:
+    record = {**_facts(run), **records.circumstances(device), **record}
+    if keep and model is not None:
         record["weights"] = f"{run.key}.pt"
-        save_weights(model, Path(folder) / record["weights"])
+        save_weights(model, folder / record["weights"])
     path = records.write(record, run.path(folder))
     checkpoint.unlink(missing_ok=True)
-    if progress:
-        print(f"  {told(record)}, saved to {path}", flush=True)
+    if progress and model is not None:
+        best = f"best {record['error_best']:.1f}%, epoch {record['best_epoch']}"
+        print(f"  error {record['error']:.1f}% ({best}), {record['seconds']:.0f} s, saved to {path}", flush=True)
     return False
 
 
 def _train(run: Run, device: torch.device, checkpoint: Path, deadline, progress: bool):
-    """The record of a finished run and its network; None for the record if the time was up."""
-    from mixlab.training.loop import fit
-    from mixlab.training.measures import final_measures
-
+    """What a finished run found, and its network; None twice if the time was up."""
     data = load_data(run.data)
     model = build_model(run.model, data, run.seed)
-    method = build_method(run.method, run.seed)
     how = {"checkpoint": checkpoint, "run": run.key, "deadline": deadline, "progress": progress}
     how |= {"precision": run.precision, "compile": run.compile}
-    result = fit(data, model, method, recipe(run.recipe), run.seed, device, **how)
+    result = fit(data, model, build_method(run.method, run.seed), recipe(run.recipe), run.seed, device, **how)
     if result is None:
         return None, None
-    sizes = {"dataset": data.name, "data_key": data.key}
-    sizes |= {"train_images": len(data.train_x), "test_images": len(data.test_x)}
-    measures = final_measures(model, data, run.precision)
-    return {**_facts(run), **sizes, **records.circumstances(device), **result, "measures": measures}, model
+    sizes = {"train_images": len(data.train_x), "test_images": len(data.test_x)}
+    found = {"dataset": data.name, "data_key": data.key, **sizes, **result}
+    return {**found, "measures": final_measures(model, data, run.precision)}, model
 
 
 def _facts(run: Run) -> dict:
     """What a record says of the run itself, before anything is known of its data."""
-    method = build_method(run.method, 0)
-    stated = {k: describe(v) if hasattr(v, "draw") else v for k, v in parameters(method).items()}
-    facts = {"dataset": run.data, "data": run.data, "model": run.model, "method": type(method).__name__}
-    facts |= {"params": stated, "expression": run.method, "budget": run.recipe, "recipe": asdict(recipe(run.recipe))}
+    facts = {"dataset": run.data, "data": run.data, "model": run.model, **as_recorded(build_method(run.method, 0))}
+    facts |= {"expression": run.method, "budget": run.recipe, "recipe": asdict(recipe(run.recipe))}
     facts |= {"seed": run.seed, "precision": run.precision}
     return facts | ({"compiled": True} if run.compile else {})
-
-
-def told(record: dict) -> str:
-    """A record in half a line."""
-    best = f"best {record['error_best']:.1f}%, epoch {record['best_epoch']}"
-    return f"error {record['error']:.1f}% ({best}), {record['seconds']:.0f} s"
 
 
 def build_model(expression: str, data, seed: int):
@@ -281,13 +282,10 @@ def _check_writable(folder: Path) -> None:
     """Find out before training, not after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoints_folder().mkdir(parents=True, exist_ok=True)
-        for place in (folder, checkpoints_folder()):
-            with atomic_write(place / f".try-{os.getpid()}") as temporary:
-                Path(temporary).write_bytes(b"")
-            (place / f".try-{os.getpid()}").unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as problem:
-        raise ValueError(f"folder {problem.filename or folder} cannot be written to: {problem.strerror}") from None
+        raise ValueError(f"folder {folder} cannot be written to: {problem.strerror}") from None
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Which runs answer a printed number: one mapping of the papers' words to the module's, for running and for reporting.
 
 plan_row(papers.rows("kmixup", "table10")[0])     what to run for one number, or a word why it cannot be run
-from_table("kmixup/table10")                      the runs of a whole table, each at the protocol of its row
+trainings(plans)                                  the different networks among many plans
 """
 
 import json
@@ -17,24 +17,50 @@ from mixlab.data.downloads import atomic_write
 from mixlab.kmixup import matched_alpha, mean_square
 from mixlab.places import runs_folder
 from mixlab.results import papers
-from mixlab.results.expressions import build_method, describe, describe_data, load_data, read_data
-from mixlab.training.models import names
+from mixlab.results.expressions import build_method, describe, describe_data, load_data, read_data, spell
 from mixlab.training.recipes import recipe
 
-DATASETS = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "SVHN": "svhn", "MNIST": "mnist"}
-DATASETS |= {"Fashion-MNIST": "fashion-mnist", "Tiny ImageNet": "tiny-imagenet", "LT-CIFAR-100": "cifar100"}
-DATASETS |= {"Google Speech Commands": "speech-commands", "ciFAIR-10": "cifar10"}
-MODELS = {"PreActResNet-18": "preact_resnet18", "ResNet-18": "resnet18", "ResNet-34": "resnet34", "LeNet": "lenet"}
-MODELS |= {"ResNet-50": "resnet50", "DenseNet-121": "densenet_121", "WideResNet-28-10": "wrn_28_10"}
-MODELS |= {"DenseNet-BC-190": "densenet_bc_190_40", "WideResNet-101": "wide_resnet_101", "WideResNet-16-8": "wrn_16_8"}
+DATASETS = {
+    **{"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "SVHN": "svhn", "MNIST": "mnist", "ciFAIR-10": "cifar10"},
+    **{"Fashion-MNIST": "fashion-mnist", "Tiny ImageNet": "tiny-imagenet", "LT-CIFAR-100": "cifar100"},
+    "Google Speech Commands": "speech-commands",
+}
+MODELS = {
+    **{"PreActResNet-18": "preact_resnet18", "ResNet-18": "resnet18", "ResNet-34": "resnet34", "ResNet-50": "resnet50"},
+    **{"DenseNet-121": "densenet_121", "DenseNet-BC-190": "densenet_bc_190_40", "LeNet": "lenet"},
+    **{"WideResNet-16-8": "wrn_16_8", "WideResNet-28-10": "wrn_28_10", "WideResNet-101": "wide_resnet_101"},
+}
 # where a table names no network: the one that its paper uses elsewhere
 USUAL_MODELS = {"CIFAR-10": "PreActResNet-18", "MNIST": "LeNet", "LT-CIFAR-100": "ResNet-34"}
 # by protocol; those without a recipe are not stated, or belong to small networks
-RECIPES = dict.fromkeys(("image_default", "noise", "fgsm"), "kmixup")
-RECIPES |= {"speech": "kmixup-speech", "manifold": "kmixup-manifold"}
-RECIPES |= {"cifar10": "confusion-cifar10", "cifar100": "confusion-cifar100"}
-RECIPES |= {"random_mixing": "lamix", "puzzlemix": "lamix-puzzlemix"}
-RECIPES |= dict.fromkeys(("default", "regmixup", "cifair_tuned"), "infinite")
+RECIPES = {
+    **dict.fromkeys(("image_default", "noise", "fgsm"), "kmixup"),
+    **{"speech": "kmixup-speech", "manifold": "kmixup-manifold"},
+    **{"cifar10": "confusion-cifar10", "cifar100": "confusion-cifar100"},
+    **{"random_mixing": "lamix", "puzzlemix": "lamix-puzzlemix"},
+    **dict.fromkeys(("default", "regmixup", "cifair_tuned"), "infinite"),
+}
+# a printed method in the words of the module: {alpha} stands for a parameter of the row, {mixup} for that method
+METHODS = {
+    "ERM": "ERM()",
+    "mixup": "{mixup}",
+    "k-mixup": "{kmixup}",
+    "k-manifold-mixup": "ManifoldMixup({kmixup})",
+    "confusion-mixup": "ConfusionMixup({alpha}, {gamma})",
+    "CutMix": "CutMix({alpha})",
+    "PuzzleMix": "PuzzleMix({alpha})",
+    "LaMix": "LaMix({beta}, {half})",
+    "LaMix without original samples": "LaMix({beta}, {half}, originals=False)",
+    "LaMix without global soft label": "LaMix(1.0, {half})",
+    "mixup + uniform label smoothing": "LabelSmoothing({smoothing}, {mixup})",
+    "RegMixup": "RegMixup({mixup})",
+    "Remix": "{remix}",
+    "IC-Mixup": "InfiniteClass({mixup})",
+    "IC-Mixup (class axis)": "InfiniteClass({mixup}, 'class')",
+    "IC-Mixup (pair axis)": "InfiniteClass({mixup}, 'pair')",
+    "IC-RegMixup": "RegMixup(InfiniteClass({mixup}))",
+    "IC-Remix": "InfiniteClass({remix})",
+}
 MEDICAL = ("ISIC 2016", "ISIC 2017", "ISIC 2018", "DermoFit")
 # what a reader should know of a row, by its protocol or data set
 NOTES = dict.fromkeys(("noise", "fgsm"), "the text does not say whether alpha is raised with k: here it is not")
@@ -83,43 +109,24 @@ def plan_row(row: dict, data_as: str | None = None) -> tuple[Planned, ...] | str
 
     One, as a rule; the best of a sweep has them all, and is the least of their means. data_as: another set to train on.
     """
-    params, protocol, model = row["params"], row.get("protocol"), _model(row)
+    params, protocol, method = row["params"], row.get("protocol"), method_of(row)
     if row["dataset"] in MEDICAL:
         return "medical images: no access"
     if protocol in ("toy", "uci"):
         return "small networks, many at once: the k-mixup notebook trains them"
     if protocol not in RECIPES or row["dataset"] not in DATASETS:
         return "no protocol printed"
-    if model is None:
+    if _model(row) is None:
         return "no such network here"
     if "selection" in params:
         return tuple(plan for cell in _sweep(row) for plan in plan_row(cell, data_as))
-    method = method_of(row)
     if method is None:
         return "no such method here"
-    note = NOTES.get(row["dataset"]) or NOTES.get(protocol, "")
     held = row["method"] == "k-mixup" and "xi" in params and params["k"] > 1
-    strengths = [f"{kind}_{params[f'{kind}_eps']:g}" for kind in ("noise", "fgsm") if f"{kind}_eps" in params]
-    how = {"measure": (strengths or ["error"])[0], "held": held, "batch_size": params.get("batch_size"), "note": note}
-    return (Planned(_data(row, data_as), model, method, _recipe(row), **how),)
-
-
-def from_table(
-    table: str, recipe_name: str | None = None, seeds: Iterable[int] = (0,), data_as: str | None = None, **how
-) -> list:
-    """The runs that answer a published table such as "kmixup/table10", each at its row's own protocol.
-
-    recipe_name: another budget. data_as: the set to train on in place of the printed one (a JPEG copy; shapes for a
-    rehearsal). how: precision, compile. Where the perturbation is held, distances between images are measured, once.
-    """
-    from mixlab.results.runs import make_run
-
-    plans = [plan_row(row, data_as) for row in papers.rows_of(table)]
-    planned = trainings((p for found in plans if not isinstance(found, str) for p in found), recipe_name)
-    if not planned:
-        raise ValueError(f"table {table!r} has no row that can be run: {', '.join(sorted(set(plans)))}")
-    words = [(p.data, p.model, p.trained(measure=True), p.recipe) for p in planned]
-    return list(dict.fromkeys(make_run(*each, seed, **how) for seed in seeds for each in words))
+    measures = [f"{kind}_{params[f'{kind}_eps']:g}" for kind in ("noise", "fgsm") if f"{kind}_eps" in params]
+    about = {"held": held, "batch_size": params.get("batch_size")}
+    about |= {"note": NOTES.get(row["dataset"]) or NOTES.get(protocol, "")}
+    return (Planned(_data(row, data_as), _model(row), method, _recipe(row), *measures, **about),)
 
 
 def trainings(plans: Iterable[Planned], budget: str | None = None) -> list[Planned]:
@@ -129,24 +136,14 @@ def trainings(plans: Iterable[Planned], budget: str | None = None) -> list[Plann
 
 def method_of(row: dict) -> str | None:
     """A printed method in the words of the module; None if it has no such method, or the row lacks a parameter."""
-    params = row["params"]
-    alpha = params.get("alpha", 1.0 if row.get("paper") == "lamix" else None)  # there lambda is uniform everywhere
-    beta, k = params.get("beta"), params.get("k")
-    mixup = f"Mixup({alpha})"
-    kmixup = mixup if k == 1 else f"KMixup({alpha}, {k})"  # one point per block leaves nothing to match
-    remix = f"Remix({alpha}, kappa={params.get('kappa')}, tau={params.get('tau')})"
-    half = "PuzzleMix(1.0)" if "input" in params else "Mixup(1.0, per_sample=True)"
-    words = {"ERM": "ERM()", "mixup": mixup, "k-mixup": kmixup, "k-manifold-mixup": f"ManifoldMixup({kmixup})"}
-    words |= {"confusion-mixup": f"ConfusionMixup({alpha}, {params.get('gamma')})"}
-    words |= {"CutMix": f"CutMix({alpha})", "PuzzleMix": f"PuzzleMix({alpha})", "LaMix": f"LaMix({beta}, {half})"}
-    words |= {"LaMix without original samples": f"LaMix({beta}, {half}, originals=False)"}
-    words |= {"LaMix without global soft label": f"LaMix(1.0, {half})"}
-    words |= {"mixup + uniform label smoothing": f"LabelSmoothing({params.get('smoothing')}, {mixup})"}
-    words |= {"RegMixup": f"RegMixup({mixup})", "IC-RegMixup": f"RegMixup(InfiniteClass({mixup}))"}
-    words |= {"IC-Mixup (class axis)": f"InfiniteClass({mixup}, 'class')", "IC-Mixup": f"InfiniteClass({mixup})"}
-    words |= {"IC-Mixup (pair axis)": f"InfiniteClass({mixup}, 'pair')"}
-    words |= {"Remix": remix, "IC-Remix": f"InfiniteClass({remix})"}
-    return _canonical(words[row["method"]]) if row["method"] in words else None
+    given = row["params"]
+    values = {**dict.fromkeys(("k", "beta", "gamma", "kappa", "tau", "smoothing")), **given}  # None: not given
+    values["alpha"] = given.get("alpha", 1.0 if row.get("paper") == "lamix" else None)  # there lambda is uniform
+    values["mixup"] = "Mixup({alpha})".format(**values)
+    values["kmixup"] = values["mixup"] if values["k"] == 1 else "KMixup({alpha}, {k})".format(**values)
+    values["remix"] = "Remix({alpha}, kappa={kappa}, tau={tau})".format(**values)
+    values["half"] = "PuzzleMix(1.0)" if "input" in given else "Mixup(1.0, per_sample=True)"
+    return _canonical(METHODS[row["method"]].format(**values)) if row["method"] in METHODS else None
 
 
 @cache
@@ -158,12 +155,10 @@ def _canonical(expression: str) -> str | None:
 
 
 def _model(row: dict) -> str | None:
-    """The network. LaMix's text points to code that halves Tiny-ImageNet at the stem; k-mixup's says nothing of it."""
+    """The network or None. LaMix's text points to code that halves Tiny-ImageNet at the stem; k-mixup's is silent."""
     model = MODELS.get(row["model"] or USUAL_MODELS.get(row["dataset"]))
-    if model not in names():
-        return None
     halved = row.get("paper") == "lamix" and row["dataset"] == "Tiny ImageNet"
-    return f"{model}(stem_stride=2)" if halved else model
+    return f"{model}(stem_stride=2)" if model and halved else model
 
 
 def _data(row: dict, data_as: str | None) -> str:
@@ -178,8 +173,7 @@ def _data(row: dict, data_as: str | None) -> str:
 def with_options(data: str, options: dict) -> str:
     """The data set with these options, except where it has chosen its own."""
     name, own = read_data(data)
-    inside = ", ".join(f"{k}={v!r}" for k, v in {**options, **own}.items())
-    return describe_data(f"{name}({inside})" if inside else name)
+    return describe_data(spell(name, {**options, **own}))
 
 
 def _recipe(row: dict) -> str:

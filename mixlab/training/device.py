@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from mixlab.checks import check_choice
+
 DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -19,12 +21,12 @@ def find_device(wanted: str | None = None) -> torch.device:
     """The device called `wanted`, or else this worker's GPU (by LOCAL_RANK), or else the CPU; made the current one."""
     try:
         device = torch.device(wanted or default_device())
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("nothing else is tested")
     except RuntimeError as problem:
         raise ValueError(f"device must be cpu, cuda or cuda:N, not {wanted!r} ({problem})") from None
     if device.type == "cuda":
         _select(device)
-    elif device.type != "cpu":
-        raise ValueError(f"device must be cpu, cuda or cuda:N, not {wanted!r}: nothing else is tested")
     return device
 
 
@@ -58,11 +60,7 @@ def best_precision(device: torch.device | str = "cpu") -> str:
 
 def check_precision(precision: str | None, device: torch.device | str) -> str:
     """The precision that was asked for, or the best one of the device."""
-    if precision is None:
-        return best_precision(device)
-    if precision not in DTYPES:
-        raise ValueError(f"precision must be one of {', '.join(DTYPES)}, not {precision!r}")
-    return precision
+    return best_precision(device) if precision is None else check_choice("precision", precision, DTYPES)
 
 
 def autocast(device: torch.device, precision: str):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mixlab.data.batches import Batches
 from mixlab.data.downloads import atomic_write, bar
@@ -51,10 +51,12 @@ class Training:
         method.prepare(model, data.train_y)
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.method = method.to(self.device)
-        self.network = compiled(self.model) if compile else self.model  # one set of weights, two ways to run
+        on_gpu = self.device.type == "cuda"
+        mode = "reduce-overhead" if on_gpu else "default"  # one graph of launches, since on a GPU they cost the most
+        self.network = torch.compile(model, dynamic=False, mode=mode) if compile else model  # of the same weights
         parameters = [*model.parameters(), *method.parameters()]
         options = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay, "nesterov": recipe.nesterov}
-        self.optimizer = torch.optim.SGD(parameters, lr=recipe.lr, fused=self.device.type == "cuda", **options)
+        self.optimizer = torch.optim.SGD(parameters, lr=recipe.lr, fused=on_gpu, **options)
         self.rng = np.random.default_rng([seed, 2])
         self.batches = training_batches(data, recipe, self.rng, self.device, self.precision)
         self.held = held_batches(data, self.device, precision=self.precision)
@@ -64,53 +66,48 @@ class Training:
     def epochs_done(self) -> int:
         return len(self.curve)
 
+    def step(self, x: Tensor, labels: Tensor) -> Tensor:
+        """One step on a batch, and its loss before the step."""
+        with autocast(self.device, self.precision):
+            loss = self.method.loss(self.network, x, labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
     def epoch(self) -> dict:
         """Train one epoch, test if the recipe says so, and add a line to the curve."""
         start, done, steps = time.perf_counter(), self.epochs_done, len(self.batches)
         self.model.train()
         total = torch.zeros((), device=self.device)
-        for step, (x, labels) in enumerate(self.batches):
+        for step, batch in enumerate(self.batches):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.learning_rate(done + (step + 0.5) / steps)
-            with autocast(self.device, self.precision):
-                loss = self.method.loss(self.network, x, labels)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            total += loss.detach()  # read once an epoch: reading it here would stop a GPU's queue at every step
+            total += self.step(*batch)  # read once an epoch: reading it here would stop a GPU's queue at every step
         self.method.end_epoch()
-        mean_loss = float(total) / steps
-        if not math.isfinite(mean_loss) or not self._finite():
-            raise Diverged(f"the loss is {mean_loss} in epoch {done + 1}: try a smaller learning rate or alpha")
-        line = {"epoch": done + 1, "loss": round(mean_loss, 5), "seconds": round(time.perf_counter() - start, 3)}
+        loss = float(total) / steps
+        weights = float(sum(parameter.detach().sum() for parameter in self.model.parameters()))
+        if not math.isfinite(loss) or not math.isfinite(weights):  # the last step can ruin them after its loss is known
+            raise Diverged(f"the loss is {loss} in epoch {done + 1}: try a smaller learning rate or alpha")
+        line = {"epoch": done + 1, "loss": round(loss, 5), "seconds": round(time.perf_counter() - start, 3)}
         if self.recipe.is_tested(done + 1):
             line["error"] = round(measure_error(self.network, self.held, self.precision), 4)
         self.curve.append(line)
         return line
-
-    def _finite(self) -> bool:
-        """Are the weights numbers? The last step of an epoch can ruin them after its loss was counted."""
-        sums = [parameter.detach().sum() for parameter in self.model.parameters()]
-        return math.isfinite(float(torch.stack(sums).sum()))
 
     def state(self) -> dict:
         """Everything that the next epoch depends on; tensors, numbers and text only."""
         generators = {"batches": json.dumps(self.rng.bit_generator.state), "torch": torch.get_rng_state()}
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(self.device)
-        return {
-            "model": self.model.state_dict(),
-            "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generators": generators,
-            "curve": self.curve,
-        }
+        parts = {"model": self.model, "method": self.method, "optimizer": self.optimizer}
+        states = {name: part.state_dict() for name, part in parts.items()}
+        return {**states, "generators": generators, "curve": self.curve}
 
     def save(self, path: Path | str, run: str = "") -> None:
         """Write the checkpoint, checksum first, whole or not at all; run says whose it is."""
-        path, file = Path(path), io.BytesIO()
+        file = io.BytesIO()
         torch.save({"run": run, "data": self.data.key, **self.state()}, file)
-        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
             Path(temporary).write_bytes(hashlib.sha256(file.getbuffer()).digest() + file.getbuffer())
 
@@ -124,13 +121,11 @@ class Training:
             raise Unusable(f"checkpoint {path.name} belongs to another run: {saved['run']}, not {run}")
         if saved["data"] != self.data.key:
             raise Unusable(f"checkpoint {path.name} was trained on other images than {self.data.name} holds now")
-        if [line["epoch"] for line in saved["curve"]] != list(range(1, len(saved["curve"]) + 1)):
-            raise Unusable(f"checkpoint {path.name} has a curve with gaps: delete it to start anew")
-        if len(saved["curve"]) > self.recipe.epochs:
-            raise Unusable(f"checkpoint {path.name} has {len(saved['curve'])} epochs of {self.recipe.epochs}")
-        self.model.load_state_dict(saved["model"])
-        self.method.load_state_dict(saved["method"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        epochs = [line["epoch"] for line in saved["curve"]]
+        if epochs != list(range(1, len(epochs) + 1)) or len(epochs) > self.recipe.epochs:
+            raise Unusable(f"checkpoint {path.name} has a curve of epochs {epochs}, not 1 to {self.recipe.epochs}")
+        for part in ("model", "method", "optimizer"):
+            getattr(self, part).load_state_dict(saved[part])
         self.rng.bit_generator.state = json.loads(saved["generators"]["batches"])
         torch.set_rng_state(saved["generators"]["torch"].cpu())
         if "cuda" in saved["generators"] and self.device.type == "cuda":
@@ -169,37 +164,25 @@ def fit(
             told = f"{error}{len(data.train_x) / line['seconds']:,.0f} images/s"
             shown.set_postfix_str(told)
             shown.update()
-            now = time.monotonic()
+            now, last = time.monotonic(), line["epoch"] == recipe.epochs
             late = deadline is not None and now + 1.1 * (now - start) > deadline
-            if checkpoint and (late or now - saved > SAVE_EVERY or training.epochs_done == recipe.epochs):
+            if checkpoint and (late or last or now - saved > SAVE_EVERY):
                 training.save(checkpoint, run)
                 saved = now
                 if progress and shown.disable:  # no terminal to draw a bar on: a line a minute for the log
                     print(f"  epoch {line['epoch']} of {recipe.epochs}: {told}", flush=True)
-            if late and training.epochs_done < recipe.epochs:
+            if late and not last:
                 return None
-    return summary(training)
+    return summary(training.curve, len(data.train_x))
 
 
-def summary(training: Training) -> dict:
+def summary(curve: list[dict], images: int) -> dict:
     """What a record says of a finished run: the last epoch's error, and the best one labelled as such."""
-    curve = training.curve
     best = min((line for line in curve if "error" in line), key=lambda line: line["error"])
     seconds = sum(line["seconds"] for line in curve)
-    return {
-        "error": curve[-1]["error"],
-        "error_best": best["error"],
-        "best_epoch": best["epoch"],
-        "seconds": round(seconds, 2),
-        "images_per_second": round(len(training.data.train_x) * len(curve) / seconds),
-        "curve": curve,
-    }
-
-
-def compiled(model: nn.Module):
-    """The network through torch.compile: on a GPU as one graph of launches, since there launches cost the most."""
-    on_gpu = next(model.parameters()).is_cuda
-    return torch.compile(model, dynamic=False, mode="reduce-overhead" if on_gpu else "default")
+    found = {"error": curve[-1]["error"], "error_best": best["error"], "best_epoch": best["epoch"]}
+    found |= {"seconds": round(seconds, 2), "images_per_second": round(images * len(curve) / seconds)}
+    return {**found, "curve": curve}
 
 
 def training_batches(data, recipe: Recipe, rng, device: torch.device, precision: str = "float32") -> Batches:
@@ -207,9 +190,8 @@ def training_batches(data, recipe: Recipe, rng, device: torch.device, precision:
     order = "stratified" if recipe.stratified else "shuffled"
     flip = not data.name.startswith(NOT_MIRRORED)  # a mirrored 2 is not a 2, nor a word backwards a word
     how = {"augment": recipe.augment, "flip": flip, "order": order, "dtype": DTYPES[precision]}
-    return Batches(
-        data.train_x, data.train_y, recipe.batch_size, rng, mean=data.mean, std=data.std, device=device, **how
-    )
+    how |= {"mean": data.mean, "std": data.std, "device": device}
+    return Batches(data.train_x, data.train_y, recipe.batch_size, rng, **how)
 
 
 def held_batches(data, device: torch.device, batch_size: int = 250, precision: str = "float32") -> Batches:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixlab.plans import check_soft_labels
+from mixlab.checks import check_indices, check_inputs, check_number, check_soft_labels, check_whole
 from mixlab.training.device import autocast
 
 NOISE, FGSM = (8, 10, 12, 14), (0.5, 1, 2, 4, 8, 16)  # of 255: k-mixup's tables 6 and 7
@@ -19,7 +19,7 @@ NOISE, FGSM = (8, 10, 12, 14), (0.5, 1, 2, 4, 8, 16)  # of 255: k-mixup's tables
 
 def error(logits: Tensor, labels: Tensor) -> float:
     """Percent of rows of logits (n, c) whose largest entry is not at labels (n,); a row with NaN is wrong."""
-    _check_lengths(logits, labels)
+    _check_labels(logits, labels)
     wrong = (logits.argmax(1) != labels) | logits.isnan().any(1)
     return 100 * float(wrong.double().mean())
 
@@ -42,10 +42,9 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> 
     probabilities (n, c) with rows that sum to one. A confidence on an edge belongs to the bin above it, and 1 to the
     last bin, so that 0 and 1 are both counted.
     """
-    _check_lengths(probabilities, labels)
+    _check_labels(probabilities, labels)
     check_soft_labels(probabilities, len(labels))
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, not {bins}")
+    check_whole("bins", bins)
     confidence, predicted = probabilities.double().max(1)
     gap = confidence - (predicted == labels).double()
     where = (confidence * bins).long().clamp(0, bins - 1)
@@ -53,12 +52,11 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> 
     return 100 * float(per_bin.abs().sum()) / len(labels)
 
 
-def _check_lengths(logits: Tensor, labels: Tensor) -> None:
-    if logits.dim() != 2 or len(logits) == 0:
-        raise ValueError(f"logits must be (n, c) with n >= 1, not {tuple(logits.shape)}")
-    if labels.shape != logits.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
-        what = f"{labels.dtype} {tuple(labels.shape)}"
-        raise ValueError(f"labels must be class indices of shape ({len(logits)},), as logits have rows, not {what}")
+def _check_labels(logits: Tensor, labels: Tensor) -> None:
+    """Refuse what is not a row of logits for every label, which is one of its columns."""
+    if logits.dim() != 2 or len(check_indices("labels", labels, logits.shape[1])) != len(logits):
+        shapes = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"logits and labels must have shapes (n, c) and (n,), not {shapes}")
 
 
 class PixelModel(nn.Module):
@@ -76,13 +74,14 @@ class PixelModel(nn.Module):
 
 def noisy(x: Tensor, eps: float, rng: np.random.Generator) -> Tensor:
     """x + eps * Gaussian noise, not clipped: the noise is as strong at the edge of the range as in its middle."""
-    _check(x, eps)
-    return x + eps * torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32)).to(x)
+    check_inputs(x, len(x))
+    return x + check_number("eps", eps) * torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32)).to(x)
 
 
 def fgsm(model: nn.Module, x: Tensor, labels: Tensor, eps: float) -> Tensor:
     """The fast gradient sign attack: clip(x + eps * sign(gradient of the loss with respect to x), 0, 1)."""
-    _check(x, eps)
+    check_inputs(x, len(x))
+    check_number("eps", eps)
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(model(x), labels, reduction="sum"), x)
     return (x + eps * gradient.sign()).clamp(0, 1).detach()
@@ -119,18 +118,10 @@ def final_measures(model: nn.Module, data, precision: str = "float32", images: i
             kept.append(pixels(x).float().softmax(1))
         return x
 
+    attacks = {f"noise_{eps}": lambda _, x, y, e=eps: noisy(x, e / 255, rng) for eps in NOISE}
+    attacks |= {f"fgsm_{eps:g}": lambda net, x, y, e=eps: fgsm(net, x, y, e / 255) for eps in FGSM}
     with autocast(device, precision):
         found = {"images": len(rows), "error": error_under(model, part, clean)}
         found["calibration_error"] = calibration_error(torch.cat(kept), part.test_y.to(device))
-        for eps in NOISE:
-            found[f"noise_{eps}"] = error_under(model, part, lambda _, x, y, e=eps: noisy(x, e / 255, rng))
-        for eps in FGSM:
-            found[f"fgsm_{eps:g}"] = error_under(model, part, lambda net, x, y, e=eps: fgsm(net, x, y, e / 255))
+        found |= {name: error_under(model, part, attack) for name, attack in attacks.items()}
     return {name: round(value, 3) for name, value in found.items()}
-
-
-def _check(x: Tensor, eps: float) -> None:
-    if not x.is_floating_point():
-        raise TypeError(f"x is {x.dtype}: convert to float first, x.float() / 255")
-    if not eps >= 0:
-        raise ValueError(f"eps must be a number >= 0, on the scale where pixels are in [0, 1], not {eps}")

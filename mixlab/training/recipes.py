@@ -8,6 +8,8 @@ import ast
 import math
 from dataclasses import dataclass, replace
 
+from mixlab.checks import check_choice, check_number, check_whole
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -29,10 +31,10 @@ class Recipe:
     note: str = ""
 
     def __post_init__(self):
-        for name, least in (("epochs", 1), ("batch_size", 1), ("test_every", 1), ("lr", 0), ("weight_decay", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int if least else int | float) or not value >= least:
-                raise ValueError(f"{name} must be a number of at least {least}, not {value!r}")
+        for name in ("epochs", "batch_size", "test_every"):
+            check_whole(name, getattr(self, name))
+        for name in ("lr", "weight_decay"):
+            check_number(name, getattr(self, name))
 
     def is_tested(self, epoch: int) -> bool:
         """Is the network tested after this epoch (counted from 1)? Always after the last one."""
@@ -48,80 +50,52 @@ class Recipe:
         return self.lr * (1 + math.cos(math.pi * (epoch - rise) / (self.epochs - rise))) / 2
 
 
-_SHORT = {"lr": 0.1, "nesterov": True}
-_CONFUSION = Recipe(
-    epochs=100,
-    lr=0.1,
-    batch_size=250,
-    weight_decay=1e-4,
-    milestones=(50, 75),
-    stratified=True,
-    note="momentum 0.9 and crop and flip are ours: the text is silent",
-)
+SHORT = Recipe(epochs=10, lr=0.1, nesterov=True)
+LONG = Recipe(epochs=200, lr=0.1, weight_decay=1e-4, milestones=(100, 150))
+SPEECH = replace(LONG, epochs=30, lr=0.003, milestones=(10, 20), augment=False)
+HUNDREDS = replace(LONG, batch_size=100, nesterov=True)
+CONFUSION = replace(LONG, epochs=100, batch_size=250, milestones=(50, 75), stratified=True)
+CONFUSION = replace(CONFUSION, note="momentum 0.9 and crop and flip are ours: the text is silent")
+MANIFOLD = "the text names the settings of manifold mixup, which are these in code that builds on it"
+PUZZLEMIX = "the text names 600 epochs and points to released PuzzleMix code, whose command for 600 epochs this is"
 RECIPES = {
-    "quick": Recipe(epochs=10, note="two cores, a small network, a few thousand images", augment=False, **_SHORT),
+    "quick": replace(SHORT, augment=False, note="two cores, a small network, a few thousand images"),
     # A tenth of CIFAR-10 and what else fits two cores: the budget of the course's own comparisons.
-    "tenth": Recipe(epochs=100, test_every=5, note="5,000 images on two cores", **_SHORT),
-    "short15": Recipe(epochs=15, note="borrowed GPU time", **_SHORT),
-    "short30": Recipe(epochs=30, note="borrowed GPU time", **_SHORT),
-    "short60": Recipe(epochs=60, note="borrowed GPU time", **_SHORT),
-    "kmixup": Recipe(
-        epochs=200,
-        lr=0.1,
-        weight_decay=1e-4,
-        milestones=(100, 150),
-        note="factor 0.1, batch 128 and crop and flip are ours: the text is silent",
-    ),
-    "kmixup-speech": Recipe(
-        epochs=30,
-        lr=0.003,
-        weight_decay=1e-4,
-        milestones=(10, 20),
-        augment=False,
-        note="batch 128, momentum and weight decay are ours: the text is silent",
-    ),
-    "confusion-cifar10": _CONFUSION,
-    "confusion-cifar100": replace(_CONFUSION, batch_size=1000),
-    "lamix": Recipe(
-        epochs=400,
-        lr=0.1,
-        weight_decay=1e-4,
-        milestones=(100, 150),
-        note="the text names only epochs and batch and points to released mixup code for the rest",
+    "tenth": replace(SHORT, epochs=100, test_every=5, note="5,000 images on two cores"),
+    "short15": replace(SHORT, epochs=15, note="borrowed GPU time"),
+    "short30": replace(SHORT, epochs=30, note="borrowed GPU time"),
+    "short60": replace(SHORT, epochs=60, note="borrowed GPU time"),
+    "kmixup": replace(LONG, note="factor 0.1, batch 128 and crop and flip are ours: the text is silent"),
+    "kmixup-speech": replace(SPEECH, note="batch 128, momentum and weight decay are ours: the text is silent"),
+    "confusion-cifar10": CONFUSION,
+    "confusion-cifar100": replace(CONFUSION, batch_size=1000),
+    "lamix": replace(
+        LONG, epochs=400, note="the text names only epochs and batch and points to released mixup code for the rest"
     ),
     "infinite": Recipe(
         epochs=200, lr=0.1, milestones=(50, 100, 150), factor=0.2, note="crop and flip are ours: the text is silent"
     ),
-    "kmixup-manifold": Recipe(
-        epochs=1200,
-        lr=0.1,
-        batch_size=100,
-        weight_decay=1e-4,
-        nesterov=True,
-        milestones=(400, 800),
-        note="the text names the settings of manifold mixup, which are these in code that builds on it",
-    ),
-    "lamix-puzzlemix": Recipe(
-        epochs=600,
-        lr=0.2,
-        batch_size=100,
-        weight_decay=1e-4,
-        nesterov=True,
-        milestones=(350, 500),
-        note="the text names 600 epochs and points to released PuzzleMix code, whose command for 600 epochs this is",
-    ),
+    "kmixup-manifold": replace(HUNDREDS, epochs=1200, milestones=(400, 800), note=MANIFOLD),
+    "lamix-puzzlemix": replace(HUNDREDS, epochs=600, lr=0.2, milestones=(350, 500), note=PUZZLEMIX),
 }
 
 
 def recipe(expression: str) -> Recipe:
     """The recipe of that name, or with changes: recipe("tenth(epochs=200, lr=0.2)")."""
-    name, bracket, changes = expression.strip().partition("(")
-    if name not in RECIPES:
-        raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, not {expression!r}")
+    name, changes = name_and_options("recipe", expression)
     try:
-        call = ast.parse(f"f({changes if bracket else ')'}", mode="eval").body
-        if call.args:
-            raise ValueError("changes have names, as in epochs=200")
-        return replace(RECIPES[name], **{keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords})
-    except (SyntaxError, TypeError, ValueError, AttributeError) as problem:
+        return replace(RECIPES[check_choice("recipe", name, RECIPES)], **changes)
+    except TypeError as problem:
         raise ValueError(f"recipe {expression!r} cannot be understood: {problem}") from None
+
+
+def name_and_options(what: str, expression: str) -> tuple[str, dict]:
+    """'name(key=1)' as ('name', {'key': 1}), where nothing is evaluated; names may hold dashes and dots."""
+    name, bracket, rest = expression.strip().partition("(")
+    try:
+        call = ast.parse(f"f({rest if bracket else ')'}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError("options have names, as in size=32")
+        return name.strip(), {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError) as problem:
+        raise ValueError(f"{what} {expression!r} cannot be understood: {problem}") from None

@@ -5,7 +5,6 @@ as if nothing had happened, images a second, and on a GPU how often a step waits
 can do, since a GPU that is there and not used is found out about an hour later otherwise.
 """
 
-import math
 import platform
 import tempfile
 import time
@@ -17,7 +16,7 @@ import torch
 
 from mixlab.data import load
 from mixlab.method import Method
-from mixlab.training.device import autocast, check_precision, find_device, gpu_problem
+from mixlab.training.device import check_precision, find_device, gpu_problem
 from mixlab.training.loop import Training
 from mixlab.training.models import build
 from mixlab.training.recipes import Recipe
@@ -102,20 +101,12 @@ def rehearse_one(data, model: str, method_of, batch: int, device: torch.device, 
 
 def count_waits(training: Training) -> float:
     """How often a step stops until the GPU has caught up, on average."""
-    steps = 0
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            for x, labels in training.batches:
-                with autocast(training.device, training.precision):
-                    loss = training.method.loss(training.network, x, labels)
-                training.optimizer.zero_grad()
-                loss.backward()
-                training.optimizer.step()
-                steps += 1
+            for batch in training.batches:
+                training.step(*batch)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    if not math.isfinite(float(loss.detach())):
-        raise RuntimeError("the loss is no number")
-    return sum("synchroniz" in str(warning.message) for warning in seen) / steps
+    return sum("synchroniz" in str(warning.message) for warning in seen) / len(training.batches)

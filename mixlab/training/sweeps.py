@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mixlab.checks import check_whole
 from mixlab.data.downloads import bar
 from mixlab.data.toys import ToySet
 from mixlab.kmixup import KMixup
@@ -99,37 +100,41 @@ def fit_many(
     the learning rate is divided by ten. watch: called with the networks before the first epoch and after each one.
     """
     _check(data, methods, seeds, epochs, batch_size)
-    train_x, train_y = _training_set(data, len(methods), device)
+    x, labels = _training_set(data, len(methods), device)
     classes = len(data.classes if isinstance(data, ToySet) else data[0].classes)
-    nets = Nets((train_x.shape[-1], *hidden, classes), seeds).to(device)
+    nets = Nets((x.shape[-1], *hidden, classes), seeds).to(device)
     optimiser = optimizer(nets.parameters())
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(milestones), gamma=0.1)
     for i, method in enumerate(methods):
-        method.prepare(nets.alone(i), train_y[i])
-    mix = _mix_pairs if all(type(method) in PAIRED for method in methods) else _mix
+        method.prepare(nets.alone(i), labels[i])
     orders = [np.random.default_rng([seed, 1]) for seed in seeds]
     watch = watch or (lambda nets: None)
     watch(nets)
     with bar(epochs, f"{len(methods)} networks", not progress, unit="epoch") as shown:
         for _ in range(epochs):
-            order = torch.from_numpy(np.stack([rng.permutation(train_x.shape[1]) for rng in orders])).to(device)
+            order = torch.from_numpy(np.stack([rng.permutation(x.shape[1]) for rng in orders])).to(device)
             for rows in order.split(batch_size, dim=1):
-                x = train_x.gather(1, rows[..., None].expand(-1, -1, train_x.shape[2]))
-                labels = train_y.gather(1, rows)
-                plans, mixed, y = mix(methods, x, labels, classes)
-                logits = nets(mixed)
-                for plan, method, answers, own in zip(plans, methods, logits.detach(), labels, strict=False):
-                    method.observe(answers, plan, own)
-                loss = _score(methods, plans, logits, labels, y)
-                optimiser.zero_grad()
-                loss.backward()  # a sum over networks: each gets the gradient of its own mean loss
-                optimiser.step()
+                batch = x.gather(1, rows[..., None].expand(-1, -1, x.shape[2]))
+                _step(nets, optimiser, methods, batch, labels.gather(1, rows))
             schedule.step()
             for method in methods:
                 method.end_epoch()
             watch(nets)
             shown.update()
     return nets
+
+
+def _step(nets: Nets, optimiser, methods: Sequence[Method], x: Tensor, labels: Tensor) -> None:
+    """One step of all networks, each on its own batch: x (m, n, d), labels (m, n)."""
+    mix = _mix_pairs if all(type(method) in PAIRED for method in methods) else _mix
+    plans, mixed, y = mix(methods, x, labels, nets.biases[-1].shape[1])
+    logits = nets(mixed)
+    for plan, method, answers, own in zip(plans, methods, logits.detach(), labels, strict=False):
+        method.observe(answers, plan, own)
+    loss = _score(methods, plans, logits, labels, y)
+    optimiser.zero_grad()
+    loss.backward()  # a sum over networks: each gets the gradient of its own mean loss
+    optimiser.step()
 
 
 def measure(
@@ -238,7 +243,7 @@ def _check(data, methods, seeds, epochs: int, batch_size: int) -> None:
         raise ValueError(f"data must be one set, or one per method: {len(data)} sets, {len(methods)} methods")
     if len({id(method) for method in methods}) < len(methods):
         raise ValueError("methods must be distinct objects: each network draws from its own generator")
-    if epochs < 0 or batch_size < 1:
-        raise ValueError(f"epochs must be >= 0 and batch_size >= 1, not {epochs} and {batch_size}")
+    check_whole("epochs", epochs, least=0)
+    check_whole("batch_size", batch_size)
     for method in methods:
         check_method("methods", method, own_loss=False, mixes_inputs=True, asks_model=False)
