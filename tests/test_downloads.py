@@ -7,9 +7,7 @@ import io
 import os
 import stat
 import tarfile
-import time
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -172,20 +170,6 @@ def test_a_disk_that_refuses_even_to_delete_does_not_hide_the_reason(tmp_path, m
     monkeypatch.setattr("pathlib.Path.unlink", refuse)
     with pytest.raises(OSError, match=r"No space left"), atomic_write(tmp_path / "file"):
         raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_one_at_a_time_prepares_a_folder(tmp_path):
-    log = []
-
-    def work(who):
-        with one_at_a_time(tmp_path / "new"):
-            log.append(who)
-            time.sleep(0.05)
-            log.append(who)
-
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(work, range(3)))
-    assert log[::2] == log[1::2] and sorted(log[::2]) == [0, 1, 2]
 
 
 @posix

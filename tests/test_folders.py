@@ -74,9 +74,10 @@ def test_without_a_split_a_fifth_of_every_class_is_held_out_always_the_same(tmp_
         save(tmp_path / "photos" / hidden, colour())
     (tmp_path / "photos" / "cat" / "notes.txt").write_text("no image")
     data, again = folders.survey(tmp_path / "photos"), folders.survey(tmp_path / "photos")
-    assert np.bincount(data.train_y).tolist() == [8, 4] and np.bincount(data.test_y).tolist() == [2, 1]
-    assert len({*data.train, *data.test}) == 15 and data.test == again.test
-    assert all(data.classes[y] in file for file, y in zip(data.test, data.test_y, strict=True))
+    n = data.n_train
+    assert np.bincount(data.labels[:n]).tolist() == [8, 4] and np.bincount(data.labels[n:]).tolist() == [2, 1]
+    assert len(set(data.files)) == 15 and data.files == again.files
+    assert all(data.classes[y] in file for file, y in zip(data.files, data.labels, strict=True))
 
 
 def test_a_split_is_known_whatever_its_capitals(photos):

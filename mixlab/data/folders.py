@@ -34,17 +34,16 @@ ByClass = dict[str, list[str]]  # class -> its files
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder, before any image is opened.
+    """What lies in a folder, before any image is opened: n_train files for training, then those of the test.
 
-    key: of the names, labels and sizes of all files, and of what is in some, wherever the folder lies.
-    time: when a file was last changed, in ns.
+    labels (n,): of the files, indices into classes. key: of the names, labels and sizes of all files, and of what is in
+    some, wherever the folder lies. time: when a file was last changed, in ns.
     """
 
     classes: tuple[str, ...]
-    train: list[str]
-    train_y: np.ndarray
-    test: list[str]
-    test_y: np.ndarray
+    files: list[str]
+    labels: np.ndarray
+    n_train: int
     key: str
     time: int
 
@@ -62,9 +61,11 @@ def survey(folder: Path) -> Listing:
     # val where it is annotated: Tiny-ImageNet's test has no labels
     place = next(filter(_is_annotated, places), places[0] if places else None)
     train, test = (train, _test_images(place, train)) if place else _hold_out(folder, train)
-    names = tuple(train)
-    lists = (*_flat(train, names), *_flat(test, names))
-    return Listing(_in_words(folder, names), *lists, *_key(folder, *lists))
+    pairs = [(f, y) for part in (train, test) for y, name in enumerate(train) for f in part.get(name, [])]
+    files, labels = map(list, zip(*pairs, strict=True))
+    n_train = sum(map(len, train.values()))
+    key, time = _key(folder, files, labels, n_train)
+    return Listing(_in_words(folder, tuple(train)), files, np.array(labels), n_train, key, time)
 
 
 def decode(files: list[str], size: int | None = None) -> np.ndarray:
@@ -182,11 +183,6 @@ def _annotated(place: Path) -> ByClass:
     return found
 
 
-def _flat(found: ByClass, names: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
-    files = [found.get(name, []) for name in names]
-    return [file for own in files for file in own], np.repeat(np.arange(len(names)), [len(own) for own in files])
-
-
 def _in_words(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
     """ImageNet's class numbers in words where words.txt says them (n01443537 is a goldfish)."""
     file = folder / "words.txt"
@@ -196,17 +192,16 @@ def _in_words(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(words.get(name, name).split(",")[0] for name in names)
 
 
-def _key(folder: Path, train: list[str], train_y: np.ndarray, test: list[str], test_y: np.ndarray) -> tuple[str, int]:
+def _key(folder: Path, files: list[str], labels: list[int], n_train: int) -> tuple[str, int]:
     """The key and the time of a Listing; refuses what is no file, such as a pipe, which nobody may ever write to."""
-    digest, last = hashlib.sha256(str(len(train)).encode()), 0
-    labels = [*train_y.tolist(), *test_y.tolist()]
-    for row, (file, label) in enumerate(zip(train + test, labels, strict=True)):
+    digest, last = hashlib.sha256(str(n_train).encode()), 0
+    for row, (file, label) in enumerate(zip(files, labels, strict=True)):
         facts = os.stat(file)
         if not stat.S_ISREG(facts.st_mode):
             raise ValueError(f"{file} must be a file, it is something else, such as a pipe")
         name = file[len(str(folder)) + 1 :].replace(os.sep, "/")
         digest.update(f"\0{name}\0{label}\0{facts.st_size}\0".encode("utf-8", "surrogateescape"))
-        if row % -(-len(labels) // SAMPLES) == 0:
+        if row % -(-len(files) // SAMPLES) == 0:
             with open(file, "rb") as content:
                 digest.update(content.read(BEGINNING))
         last = max(last, facts.st_mtime_ns)

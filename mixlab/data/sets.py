@@ -97,13 +97,14 @@ def _original(name: str, places: list[Path], size: int | None) -> Data:
 
 def _folder(folder: Path, places: list[Path], size: int | None, counts: tuple[int, int] | None = None) -> Data:
     listing = folders.survey(folder.resolve())
-    found = (len(listing.train), len(listing.test))
+    n = listing.n_train
+    found = (n, len(listing.files) - n)
     if counts and found != counts:
         raise ValueError(f"{folder} holds {found} training and test images, not {counts}: delete it and load it again")
 
     def decode():
-        train_x, test_x = np.split(folders.decode(listing.train + listing.test, size), [found[0]])
-        return train_x, listing.train_y, test_x, listing.test_y, listing.classes
+        x = folders.decode(listing.files, size)
+        return x[:n], listing.labels[:n], x[n:], listing.labels[n:], listing.classes
 
     own = folder.resolve().name
     name = own + " (folder)" * (own in originals.READERS)  # not the original it is named for
