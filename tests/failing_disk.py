@@ -2,11 +2,15 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 NOBODY = 65534
+posix = pytest.mark.skipif(sys.platform == "win32", reason="limits, rights and pipes of POSIX systems")
 
 
 @contextmanager

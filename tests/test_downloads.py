@@ -6,22 +6,18 @@ import hashlib
 import io
 import os
 import stat
-import sys
 import tarfile
-import time
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from failing_disk import files_limited_to, read_only_folder
+from failing_disk import files_limited_to, posix, read_only_folder
 from local_server import serve
 
 from mixlab.data.downloads import atomic_write, fetch, one_at_a_time, unpack
 
-CONTENT = np.random.default_rng(0).bytes(700_000)
+CONTENT = np.random.default_rng(0).bytes(100_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
-posix = pytest.mark.skipif(sys.platform == "win32", reason="limits and rights of POSIX systems")
 
 
 @pytest.fixture
@@ -44,19 +40,19 @@ def test_a_download_is_whole_and_is_not_asked_for_twice(site, tmp_path):
     for _ in range(2):
         assert get(tmp_path / "new", site.url("a.bin")).read_bytes() == CONTENT
     assert names(tmp_path / "new") == ["a.bin"] and site.asked == ["a.bin"]
+    (tmp_path / "new" / "a.bin").write_bytes(CONTENT[:1000])  # half a file under the whole name
+    with pytest.raises(OSError, match=r"a\.bin"):
+        get(tmp_path / "new")
+    assert get(tmp_path / "new", site.url("a.bin")).read_bytes() == CONTENT
 
 
 BAD = {
-    "gone": {"status": 404},
     "busy": {"status": 503},
-    "cut": {"heads": {}, "content": CONTENT, "cuts": [300_000]},
+    "cut": {"content": CONTENT, "cuts": [40_000]},
     "length no number": {"heads": {"Content-Length": "many"}, "content": b"?"},
     "length negative": {"heads": {"Content-Length": "-5"}, "content": b"?"},
-    "length too long": {"heads": {"Content-Length": "900000"}, "content": CONTENT[:-1]},
-    "chunks": {"heads": {"Transfer-Encoding": "chunked"}, "content": b"zz\r\nno\r\n"},
     "redirect to no address": {"status": 302, "heads": {"Location": "http://[bad"}, "content": b""},
     "redirect to a disk": {"status": 302, "heads": {"Location": "file:///etc/hostname"}, "content": b""},
-    "redirect to ftp": {"status": 302, "heads": {"Location": "ftp://127.0.0.1:9/a"}, "content": b""},
     "redirect in a circle": {"status": 302, "heads": {"Location": "/bad.bin"}, "content": b""},
     "another file": {"content": CONTENT[:-1]},
 }
@@ -64,18 +60,14 @@ BAD = {
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # urllib leaves odd redirects open
 @pytest.mark.parametrize("how", BAD)
-def test_a_bad_mirror_does_not_end_the_search(site, tmp_path, how):
+def test_a_bad_mirror_does_not_end_the_search_and_is_not_asked_for_ever(site, tmp_path, how):
     for field, value in BAD[how].items():
         {"content": site.files}.get(field, getattr(site, field, None))["bad.bin"] = value
-    assert get(tmp_path, site.url("bad.bin"), site.url("a.bin")).read_bytes() == CONTENT
+    nameless = ("http://no host/a", "http://:x/a", "nothing")
+    assert get(tmp_path, site.url("bad.bin"), *nameless, site.url("a.bin")).read_bytes() == CONTENT
     assert set(site.asked) == {"bad.bin", "a.bin"} and names(tmp_path) == ["a.bin"]
-    assert len(site.asked) == 2 or "redirect" in how, "a server that drops is not asked for ever"
+    assert len(site.asked) == 2 or "circle" in how
     gc.collect()
-
-
-@pytest.mark.parametrize("url", ["http://no host/a", "http://:x/a", "nothing", "http://" + "a" * 300 + ".example/a"])
-def test_a_bad_name_does_not_end_the_search(site, tmp_path, url):
-    assert get(tmp_path, url, site.url("a.bin")).read_bytes() == CONTENT
 
 
 def test_every_failure_is_told_and_leaves_nothing(site, tmp_path):
@@ -86,16 +78,9 @@ def test_every_failure_is_told_and_leaves_nothing(site, tmp_path):
     assert all(url in str(caught.value) for url in urls) and names(tmp_path) == []
 
 
-def test_half_a_file_under_the_whole_name_is_replaced(site, tmp_path):
-    (tmp_path / "a.bin").write_bytes(CONTENT[:1000])
-    with pytest.raises(OSError, match=r"a\.bin is there"):
-        get(tmp_path, site.url("gone"))
-    assert get(tmp_path, site.url("a.bin")).read_bytes() == CONTENT
-
-
 @posix
 def test_a_full_disk_and_a_read_only_folder_are_named(site, tmp_path):
-    with files_limited_to(400_000), pytest.raises(OSError, match=r"cannot write .*a\.bin"):
+    with files_limited_to(60_000), pytest.raises(OSError, match=r"cannot write .*a\.bin"):
         get(tmp_path, site.url("a.bin"), site.url("a.bin"))
     assert names(tmp_path) == [] and site.asked == ["a.bin"]  # another address would not help
     with read_only_folder() as folder, pytest.raises(PermissionError, match=r"MIXLAB_DATA"):
@@ -121,27 +106,23 @@ def zipped(path, members):
 
 
 @pytest.mark.parametrize("pack", [tar, zipped])
-@pytest.mark.parametrize("top", ["", "set/"])
-def test_an_archive_becomes_the_folder_with_or_without_a_top_folder_of_its_own(tmp_path, pack, top):
-    unpack(pack(tmp_path / "archive", {f"{top}one": b"1", f"{top}deep/two": b"2"}), tmp_path / "new" / "set")
-    assert names(tmp_path / "new") == ["deep", "one", "set", "two"]
-    assert (tmp_path / "new" / "set" / "deep" / "two").read_bytes() == b"2"
+def test_an_archive_becomes_the_folder_with_or_without_a_top_folder_of_its_own(tmp_path, pack):
+    for top in ("", "set/"):
+        folder = tmp_path / f"new{len(top)}" / "set"
+        unpack(pack(tmp_path / "archive", {f"{top}one": b"1", f"{top}deep/two": b"2"}), folder)
+        assert names(folder.parent) == ["deep", "one", "set", "two"] and (folder / "deep" / "two").read_bytes() == b"2"
 
 
-ODD = [(pack, name) for pack in (tar, zipped) for name in ("../evil", "a/../../evil", "/evil", "C:/evil", "\\evil")]
-
-
-@pytest.mark.parametrize(
-    ("pack", "members"),
-    [(pack, {"good": b"1", name: b"2"}) for pack, name in ODD]
-    + [(tar, {"good": b"1", "odd": (kind,)}) for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE)]
-    + [(tar, {"odd": (tarfile.SYMTYPE,), "odd/passwd": b"1"}), (tar, {"odd": (tarfile.CHRTYPE,)})],
-)
-def test_what_leaves_its_folder_is_refused_before_anything_is_written(tmp_path, pack, members):
-    archive = pack(tmp_path / "archive", members)
-    with pytest.raises(ValueError, match="archive holds"):
-        unpack(archive, tmp_path / "set")
-    assert names(tmp_path) == ["archive"]
+@pytest.mark.parametrize("pack", [tar, zipped])
+def test_what_leaves_its_folder_is_refused_before_anything_is_written(tmp_path, pack):
+    odd = [{name: b"2"} for name in ("../evil", "a/../../evil", "/evil", "C:/evil", "\\evil")]
+    if pack is tar:
+        kinds = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE)
+        odd += [{"odd": (kind,), "odd/passwd": b"1"} for kind in kinds]
+    for members in odd:
+        with pytest.raises(ValueError, match="archive"):
+            unpack(pack(tmp_path / "archive", {"good": b"1", **members}), tmp_path / "set")
+        assert names(tmp_path) == ["archive"]
 
 
 def xz(path, members):
@@ -149,16 +130,14 @@ def xz(path, members):
 
 
 # what tar.gz can hide from us here, the md5 of the download has told
-@pytest.mark.parametrize(
-    ("pack", "how"), [(tar, "cut"), (zipped, "cut"), (xz, "cut"), (zipped, "flipped"), (xz, "flipped")]
-)
+@pytest.mark.parametrize(("pack", "how"), [(tar, "cut"), (zipped, "cut"), (zipped, "flipped"), (xz, "flipped")])
 def test_a_damaged_archive_is_named_and_leaves_nothing(tmp_path, pack, how):
     archive = pack(tmp_path / "archive", {"one": CONTENT, "two": CONTENT[::-1]})
     content = archive.read_bytes()
     middle = len(content) // 2
     rest = b"" if how == "cut" else bytes([content[middle] ^ 1]) + content[middle + 1 :]
     archive.write_bytes(content[:middle] + rest)
-    with pytest.raises(ValueError, match="archive is damaged"):
+    with pytest.raises(ValueError, match="archive"):
         unpack(archive, tmp_path / "set")
     assert names(tmp_path) == ["archive"]
 
@@ -166,7 +145,7 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(tmp_path, pack, how):
 @posix
 def test_an_archive_that_does_not_fit_leaves_nothing(tmp_path):
     archive = tar(tmp_path / "archive", {"small": b"1", "large": CONTENT})
-    with files_limited_to(400_000), pytest.raises(OSError, match=r"cannot write .*set"):
+    with files_limited_to(60_000), pytest.raises(OSError, match=r"cannot write .*set"):
         unpack(archive, tmp_path / "set")
     assert names(tmp_path) == ["archive"]
 
@@ -191,20 +170,6 @@ def test_a_disk_that_refuses_even_to_delete_does_not_hide_the_reason(tmp_path, m
     monkeypatch.setattr("pathlib.Path.unlink", refuse)
     with pytest.raises(OSError, match=r"No space left"), atomic_write(tmp_path / "file"):
         raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_one_at_a_time_prepares_a_folder(tmp_path):
-    log = []
-
-    def work(who):
-        with one_at_a_time(tmp_path / "new"):
-            log.append(who)
-            time.sleep(0.05)
-            log.append(who)
-
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(work, range(3)))
-    assert log[::2] == log[1::2] and sorted(log[::2]) == [0, 1, 2]
 
 
 @posix

@@ -1,6 +1,6 @@
 """Subsets: so many of each class, nested, named for what they are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -9,96 +9,66 @@ import torch
 from mixlab.data import subsets
 
 
-@dataclass(frozen=True)
+@dataclass
 class Stub:
     """A set whose pixels say which image it is."""
 
-    name: str
-    train_x: torch.Tensor
     train_y: torch.Tensor
-    test_x: torch.Tensor
-    test_y: torch.Tensor
     classes: tuple
+    name: str = "set"
+    train_x: torch.Tensor = None
+    test_x: torch.Tensor = field(default_factory=lambda: torch.arange(3))
+    test_y: torch.Tensor = field(default_factory=lambda: torch.arange(3))
+
+    def __post_init__(self):
+        self.train_x = torch.arange(len(self.train_y)) if self.train_x is None else self.train_x
 
 
-def stub(counts, seed=0):
-    labels = torch.from_numpy(np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts)))
-    x = torch.arange(len(labels)).view(-1, 1, 1, 1)
-    return Stub("set", x, labels, x[:3] + 10**6, labels[:3], tuple("abcdefghij"[: len(counts)]))
+def stub(*counts):
+    labels = torch.from_numpy(np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts)))
+    return Stub(labels, tuple("abcdefghij"[: len(counts)]))
 
 
-def counts_of(data):
-    return data.train_y.bincount(minlength=len(data.classes)).tolist()
-
-
-def images_of(data):
-    return set(data.train_x.flatten().tolist())
-
-
-def assert_part_of(part, data):
-    """Distinct images of the set, each with its own label; test set untouched."""
-    rows = part.train_x.flatten()
-    assert len(rows.unique()) == len(rows)
-    assert data.train_y[rows].equal(part.train_y)
+def assert_part(part, data, counts, name):
+    """So many distinct images of each class, each with its own label; the test set untouched."""
+    assert part.train_y.bincount(minlength=len(data.classes)).tolist() == counts and part.name == f"set ({name})"
+    assert len(part.train_x.unique()) == len(part.train_x) and data.train_y[part.train_x].equal(part.train_y)
     assert part.test_x is data.test_x
 
 
-@pytest.mark.parametrize("share", [0.5, 0.25, 0.1])
-def test_a_fraction_takes_the_same_share_of_every_class(share):
-    data = stub([100, 60, 40, 3])
-    part = subsets.fraction(data, share, 0)
-    assert counts_of(part) == [round(100 * share), round(60 * share), round(40 * share), max(1, int(3 * share + 0.5))]
-    assert_part_of(part, data)
-    assert part.name == f"set ({100 * share:g}%)"
+def test_so_many_of_each_class():
+    data = stub(100, 60, 50, 3)
+    assert_part(subsets.fraction(data, 0.5, 0), data, [50, 30, 25, 2], "50%")
+    assert_part(subsets.fraction(data, 0.1, 0), data, [10, 6, 5, 1], "10%")
+    assert_part(subsets.per_class(data, 3, 0), data, [3, 3, 3, 3], "3 per class")
+    few = stub(100, 20, 90)
+    assert_part(subsets.long_tailed(few, 0.25, 0), few, [100, 20, 25], "LT 0.25")  # a class keeps what it has
+    few = stub(10, 10, 10)
+    assert_part(subsets.long_tailed(few, 0.01, 0), few, [10, 1, 1], "LT 0.01")  # and never nothing
+    assert_part(subsets.long_tailed(few, 1, 0), few, [10, 10, 10], "LT 1")
+
+
+def test_a_long_tail_has_the_size_of_the_published_ones():
+    for classes, ratio, total in ((10, 0.01, 12_406), (10, 0.1, 20_431), (100, 0.01, 10_847)):
+        data = Stub(torch.arange(50_000) % classes, tuple(range(classes)))
+        counts = subsets.long_tailed(data, ratio, 0).train_y.bincount().tolist()
+        assert sum(counts) == total and counts == sorted(counts, reverse=True)
 
 
 def test_smaller_subsets_of_one_seed_lie_inside_larger_ones_and_seeds_differ():
-    data = stub([100, 80])
-    tenth, quarter, half = (images_of(subsets.fraction(data, share, 7)) for share in (0.1, 0.25, 0.5))
-    assert tenth < quarter < half
-    assert half != images_of(subsets.fraction(data, 0.5, 8))
-    assert half == images_of(subsets.fraction(data, 0.5, np.random.default_rng(7)))
-
-
-def test_fifty_per_class():
-    data = stub([100, 60, 50])
-    part = subsets.per_class(data, 50, 0)
-    assert counts_of(part) == [50, 50, 50] and part.name == "set (50 per class)"
-    assert_part_of(part, data)
-
-
-@pytest.mark.parametrize(("classes", "ratio", "total"), [(10, 0.01, 12406), (10, 0.1, 20431)])
-def test_a_long_tail_has_the_size_of_the_published_ones(classes, ratio, total):
-    data = stub([50_000 // classes] * classes)
-    part = subsets.long_tailed(data, ratio, 0)
-    counts = counts_of(part)
-    assert sum(counts) == total and counts == sorted(counts, reverse=True)
-    assert counts[0] == 50_000 // classes and counts[-1] == round(ratio * 50_000 / classes)
-    assert part.name == f"set (LT {ratio:g})"
-    assert_part_of(part, data)
-
-
-def test_a_long_tail_of_a_hundred_classes_has_the_published_size():
-    data = stub([500] * 10)
-    hundred = Stub("set", *(torch.arange(50_000).view(-1, 1, 1, 1), torch.arange(50_000) % 100) * 2, tuple(range(100)))
-    assert len(subsets.long_tailed(hundred, 0.01, 0).train_y) == 10_847
-    assert counts_of(subsets.long_tailed(data, 1, 0)) == [500] * 10
-
-
-def test_a_class_that_has_fewer_than_its_tail_keeps_what_it_has():
-    assert counts_of(subsets.long_tailed(stub([100, 20, 90]), 0.25, 0)) == [100, 20, 25]
-    assert counts_of(subsets.long_tailed(stub([10, 10, 10]), 0.01, 0)) == [10, 1, 1]  # and never nothing
+    data = stub(100, 80)
+    tenth, half = (set(subsets.fraction(data, share, 7).train_x.tolist()) for share in (0.1, 0.5))
+    assert tenth < half != set(subsets.fraction(data, 0.5, 8).train_x.tolist())
+    assert half == set(subsets.fraction(data, 0.5, np.random.default_rng(7)).train_x.tolist())
 
 
 def test_a_held_out_split_is_disjoint_stratified_and_hides_the_test_set():
-    data = stub([100, 60, 10])
+    data = stub(100, 60, 10)
     split = subsets.hold_out(data, 0.1, 0)
-    held = set(split.test_x.flatten().tolist())
-    assert split.test_y.bincount().tolist() == [10, 6, 1] and counts_of(split) == [90, 54, 9]
-    assert held | images_of(split) == images_of(data) and not held & images_of(split)
-    assert data.train_y[split.test_x.flatten()].equal(split.test_y)
-    assert split.name == "set (10% held out)"
-    assert counts_of(subsets.hold_out(stub([10, 2]), 0.9, 0)) == [1, 1]  # nothing is held out to the last image
+    assert split.test_y.bincount().tolist() == [10, 6, 1] and split.train_y.bincount().tolist() == [90, 54, 9]
+    assert torch.cat([split.train_x, split.test_x]).sort().values.equal(data.train_x)
+    assert data.train_y[split.test_x].equal(split.test_y) and split.name == "set (10% held out)"
+    assert subsets.hold_out(stub(10, 2), 0.9, 0).train_y.bincount().tolist() == [1, 1]  # never to the last image
 
 
 def test_every_member_of_a_class_is_picked_equally_often():
@@ -107,22 +77,30 @@ def test_every_member_of_a_class_is_picked_equally_often():
     assert abs(picks - 1000).max() < 110  # s.d. 26
 
 
-@pytest.mark.parametrize(
-    ("call", "sentence"),
-    [
-        (lambda d: subsets.fraction(d, 25, 0), r"share must lie in \(0, 1\], got 25; a quarter is 0\.25"),
-        (lambda d: subsets.fraction(d, 0, 0), "share must lie in"),
-        (
-            lambda d: subsets.per_class(d, 5, 0),
-            r"count must be whole and lie in 1\.\.4, the size of the smallest class, got 5",
-        ),
-        (lambda d: subsets.per_class(d, 0, 0), "count must be whole"),
-        (lambda d: subsets.per_class(d, 2.5, 0), "count must be whole"),
-        (lambda d: subsets.long_tailed(d, 100, 0), r"ratio must lie in \(0, 1\].* got 100; 100:1 is 0\.01"),
-        (lambda d: subsets.hold_out(d, 1, 0), r"share must lie in \(0, 1\), got 1"),
-        (lambda d: subsets.hold_out(stub([8, 1]), 0.1, 0), "class 'b' has 1 training image"),
-    ],
-)
-def test_bad_arguments_are_named(call, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        call(stub([10, 4]))
+def test_the_first_classes_alone_and_labels_at_random():
+    data = stub(100, 60, 50)
+    part = subsets.first_classes(data, 2)
+    assert part.train_y.bincount().tolist() == [100, 60] and part.test_y.tolist() == [0, 1] and len(part.classes) == 2
+    assert data.train_y[part.train_x].equal(part.train_y) and part.name == "set (2 classes)"
+    noisy = subsets.random_labels(data, 0.6, 0)
+    assert noisy.train_x.equal(data.train_x) and noisy.test_y is data.test_y and "60%" in noisy.name
+    assert 0.3 < (noisy.train_y != data.train_y).double().mean() < 0.5  # two in three of 0.6
+
+
+def test_bad_arguments_are_named():
+    data = stub(10, 4)
+    for argument, change, value in (
+        ("share", subsets.fraction, 25),
+        ("share", subsets.fraction, 0),
+        ("share", subsets.random_labels, 1.1),
+        ("count", subsets.per_class, 5),
+        ("count", subsets.per_class, 2.5),
+        ("count", subsets.first_classes, 1),
+        ("count", subsets.first_classes, 3),
+        ("ratio", subsets.long_tailed, 100),
+        ("share", subsets.hold_out, 1),
+    ):
+        with pytest.raises(ValueError, match=argument):
+            change(data, value, 0)
+    with pytest.raises(ValueError, match="'b'"):
+        subsets.hold_out(stub(8, 1), 0.1, 0)

@@ -9,10 +9,8 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,28 +50,26 @@ def requirements() -> list[tuple[str, str]]:
     try:
         listed = importlib.metadata.requires("mixlab") or []
     except importlib.metadata.PackageNotFoundError:
-        import tomllib
+        import tomllib  # an older Python has none, and is to hear so
 
         project = tomllib.loads((places.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         listed = project["dependencies"] + project["optional-dependencies"]["jupyter"]
-    found = [
-        re.match(r"([\w.-]+)\s*>=\s*([\d.]+)", line) for line in listed if not re.search("extra == .(test|bench)", line)
-    ]
-    return [match.groups() for match in found if match]
+    needed = [line for line in listed if not re.search("extra == .(test|bench)", line)]
+    return [match.groups() for line in needed if (match := re.match(r"([\w.-]+)\s*>=\s*([\d.]+)", line))]
 
 
 def package(name: str, least: str) -> Finding:
     """Is it there, new enough, and does it import? (torch and torchvision of different builds install, then break.)"""
+    pip = f"{sys.executable} -m pip install"
     try:
         found = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return name, "missing", f"install {name}: {sys.executable} -m pip install '{name}>={least}'"
-    if _numbers(found) < _numbers(least):
-        return name, found, f"{least} or newer is needed: {sys.executable} -m pip install -U '{name}>={least}'"
-    try:
+        if _numbers(found) < _numbers(least):
+            return name, found, f"{least} or newer is needed: {pip} -U '{name}>={least}'"
         importlib.import_module(MODULES.get(name, name))
+    except importlib.metadata.PackageNotFoundError:
+        return name, "missing", f"install {name}: {pip} '{name}>={least}'"
     except Exception as problem:  # whatever a broken build raises
-        return name, f"{found}, does not import", f"{problem}: pip install --force-reinstall torch torchvision {name}"
+        return name, f"{found}, does not import", f"{problem}: {pip} --force-reinstall torch torchvision {name}"
     return name, found, None
 
 
@@ -92,50 +88,44 @@ def kernel() -> Finding:
 
 
 def processors() -> Iterator[Finding]:
-    """CPU and GPU, and whether they compute in bf16. A GPU that is there and cannot be used is a failure."""
-    yield "CPU", f"{os.cpu_count()} cores, bf16: {'yes' if _cpu_has_bf16() else 'no'}", None
-    driver = _driver()
+    """CPU and GPU, and the precision they train in. A GPU that is there and cannot be used is a failure."""
     try:
         import torch
+
+        from mixlab.training.device import best_precision, gpu_problem
     except Exception:  # said before
-        yield "GPU", driver or "none", None
         return
-    with warnings.catch_warnings(record=True) as said:
-        usable = torch.cuda.is_available()  # a driver that is too old makes it warn
-    if not usable:
-        why = f"torch {torch.__version__} was built without CUDA" if torch.version.cuda is None else "update the driver"
-        remedy = f"THE GPU IS NOT USED, all would run on the CPU: {said[0].message if said else why}"
-        yield "GPU", driver or "none: quick scale runs on the CPU", remedy if driver else None
+    yield "CPU", f"{os.cpu_count()} cores, {best_precision()}", None
+    if not torch.cuda.is_available():
+        problem = gpu_problem()
+        found = "not used" if problem else "none: quick scale runs on the CPU"
+        yield "GPU", found, problem and f"THE GPU IS NOT USED: {problem}"
         return
     facts = torch.cuda.get_device_properties(0)
-    bf16 = "yes" if facts.major >= 8 else "no"
-    found = f"{torch.cuda.device_count()} x {facts.name}, {facts.total_memory / 2**30:.0f} GiB, bf16: {bf16}"
+    found = f"{torch.cuda.device_count()} x {facts.name}, {facts.total_memory / 2**30:.0f} GiB"
     try:
         torch.ones(2, device="cuda").sum().item()
-        yield "GPU", found, None
+        yield "GPU", f"{found}, {best_precision('cuda')}", None
     except RuntimeError as problem:
         yield "GPU", found, f"THE GPU CANNOT BE USED: {str(problem).splitlines()[0]}"
 
 
 def folders() -> Iterator[Finding]:
     """Can data and results be kept, and is there room?"""
-    given = os.environ.get("MIXLAB_DATA")
+    given, cache = os.environ.get("MIXLAB_DATA"), places.usual_cache()
     if given and not os.path.isdir(given):
         yield "data", "MIXLAB_DATA is set", f"there is no folder {given}: make it, or unset MIXLAB_DATA"
-    for what, folder in (("cache", places.usual_cache()), ("records", places.runs_folder())):
+    for what, folder in (("cache", cache), ("records", places.runs_folder())):
         yield what, str(folder), _unwritable(folder)
-    free = shutil.disk_usage(_existing(places.usual_cache())).free / 2**30
+    free = shutil.disk_usage(_existing(cache)).free / 2**30
     yield "free disk", f"{free:.0f} GiB", None if free >= LEAST else f"make room: at least {LEAST} GiB is needed"
 
 
 def lessons() -> Iterator[Finding]:
     """Where the published numbers and the notebooks are."""
     found = len(list(places.papers_folder().glob("*.json")))
-    yield (
-        "papers",
-        f"{found} files of published numbers",
-        None if found else "install mixlab again: its numbers are gone",
-    )
+    remedy = None if found else "install mixlab again: its numbers are gone"
+    yield "papers", f"{found} files of published numbers", remedy
     yield "lessons", str(places.repository() or "not here: they come with the repository"), None
 
 
@@ -145,29 +135,6 @@ def chosen_scale() -> Finding:
         return "scale", scale("quick") + (" (MIXLAB_SCALE)" if os.environ.get("MIXLAB_SCALE") else ""), None
     except ValueError as problem:
         return "scale", os.environ["MIXLAB_SCALE"], str(problem)
-
-
-def _cpu_has_bf16() -> bool:
-    """As the system describes the processor; where it does not, no."""
-    try:
-        if sys.platform == "darwin":
-            told = subprocess.run(["sysctl", "hw.optional.arm.FEAT_BF16"], capture_output=True, text=True).stdout
-            return told.strip().endswith("1")
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-        return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
-    except OSError:
-        return False
-
-
-def _driver() -> str | None:
-    """The first NVIDIA GPU, as its driver names it; None without a driver."""
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if listed.returncode:
-        return "the NVIDIA driver does not answer" if Path("/dev/nvidia0").exists() else None
-    return listed.stdout.splitlines()[0].split(" (UUID")[0] if listed.stdout.strip() else None
 
 
 def _unwritable(folder: Path) -> str | None:

@@ -47,18 +47,16 @@ def tail(data):
         ax.imshow(torch.cat([own, torch.zeros(32 - len(own), 8)]), cmap="gray_r", vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[])
         ax.set_title(str(len(every)), fontsize=10)
-    figure.suptitle(
-        f"{len(data.train_y)} training pictures, and how many of each digit (at most four shown)", fontsize=10
-    )
+    title = f"{len(data.train_y)} training pictures, and how many of each digit (at most four shown)"
+    figure.suptitle(title, fontsize=10)
     return figure
 
 
 def lead(errors: dict, by_digit: dict):
     """errors: method -> (mean, standard error); by_digit: method -> ten error rates, three methods."""
     figure, (left, right) = panels(1, 2, width=4.6, height=3.0)
-    pictures.dots(left, errors, "Infinite Class Mixup").set(
-        xlabel="test error in %", title="It wins by a wide margin …"
-    )
+    pictures.dots(left, errors, "Infinite Class Mixup")
+    left.set(xlabel="test error in %", title="It wins by a wide margin …")
     looks = zip((6, 0, 5), ("o:", "s--", "D-"), strict=True)
     for (name, values), (colour, style) in zip(by_digit.items(), looks, strict=True):
         right.plot(values, style, color=COLOURS[colour], label=name)
@@ -183,11 +181,9 @@ def rates(over: dict, at):
 
 def gap_of(stored: list[dict], data: str, budget: str, plain, other) -> list[float]:
     """The error of the method `other` minus that of `plain`, seed by seed, where both are stored."""
-    of: dict[str, dict] = {describe(method): {} for method in (plain, other)}
-    for run in stored:
-        if run.get("expression") in of and (run.get("data"), run["budget"]) == (data, budget):
-            of[run["expression"]][run["seed"]] = run["error"]
-    first, second = of.values()
+    runs = [run for run in stored if (run.get("data"), run["budget"]) == (data, budget)]
+    words = describe(plain), describe(other)
+    first, second = ({r["seed"]: r["error"] for r in runs if r.get("expression") == word} for word in words)
     return [second[seed] - first[seed] for seed in first if seed in second]
 
 

@@ -64,10 +64,10 @@ def mixture(ax, x: Tensor, labels: Tensor, plan):
     return ax
 
 
-def decision_map(ax, predict, x: Tensor, resolution: int = 120, margin: float = 0.12):
+def decision_map(ax, predict, x: Tensor, resolution: int = 120):
     """The plane around the points x (n, 2) in the colours of predict(grid) (n, c); a line where two classes tie."""
     low, high = x.min(0).values, x.max(0).values
-    low, high = low - margin * (high - low), high + margin * (high - low)
+    low, high = low - 0.12 * (high - low), high + 0.12 * (high - low)
     across, up = (torch.linspace(float(low[d]), float(high[d]), resolution) for d in (0, 1))
     grid = torch.cartesian_prod(across, up)
     y = predict(grid).reshape(resolution, resolution, -1).transpose(0, 1)
@@ -102,14 +102,14 @@ def label_bars(ax, y: Tensor, names: Sequence[str] = ()):
     return ax
 
 
-def reliability(ax, probabilities: Tensor, labels: Tensor, bins: int = 10):
-    """How often answers are right (up) against how sure the network was (across): a dot for every bin of confidence.
+def reliability(ax, probabilities: Tensor, labels: Tensor):
+    """How often answers are right (up) against how sure the network was (across): a dot for every tenth of confidence.
 
     probabilities (n, c), labels (n,). The area of a dot grows with the answers in it; red lines are the gaps to the
     diagonal, where a network would lie that is right as often as it says.
     """
     confidence, answer = probabilities.max(1)
-    where = (confidence * bins).long().clamp(0, bins - 1)
+    where = (confidence * 10).long().clamp(0, 9)
     ax.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1)
     for b in where.unique().tolist():
         sure, right = float(confidence[where == b].mean()), float((answer == labels)[where == b].double().mean())
@@ -146,7 +146,7 @@ def strip(images: Tensor, y: Tensor, titles: Sequence[str] = (), names: Sequence
 def dots(ax, results: dict[str, tuple[float, float]], highlight: str | None = None):
     """Methods as dots with error bars, the first on top: name -> (mean, standard error). Any number of them."""
     for row, (name, (mean, error)) in enumerate(results.items()):
-        ax.errorbar(mean, row, xerr=error, fmt="o", capsize=3, color=COLOURS[5] if name == highlight else COLOURS[0])
+        ax.errorbar(mean, row, xerr=error, fmt="o", capsize=3, color=COLOURS[5 if name == highlight else 0])
     ax.set(yticks=range(len(results)), yticklabels=results, ylim=(len(results) - 0.5, -0.5))
     ax.grid(axis="x", alpha=0.3)
     return ax
@@ -157,16 +157,11 @@ def arrows(ax, matrix, names: list[str], widest: float = 8.0):
     matrix = np.where(np.eye(len(names), dtype=bool), 0.0, np.asarray(matrix, dtype=float))
     angles = np.pi / 2 - 2 * np.pi * np.arange(len(names)) / len(names)
     places = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    for (i, j), weight in np.ndenumerate(matrix / max(matrix.max(), 1e-12)):
-        if weight * widest > 0.1:
-            shape = {"arrowstyle": "-|>", "connectionstyle": "arc3,rad=0.15", "shrinkA": 16, "shrinkB": 16}
-            look = {
-                "color": COLOURS[i % 10],
-                "lw": weight * widest,
-                "alpha": 0.7,
-                "mutation_scale": 8 + 2 * weight * widest,
-            }
-            ax.annotate("", places[j], places[i], arrowprops={**shape, **look})
+    shape = {"arrowstyle": "-|>", "connectionstyle": "arc3,rad=0.15", "shrinkA": 16, "shrinkB": 16, "alpha": 0.7}
+    for (i, j), width in np.ndenumerate(widest * (matrix / max(matrix.max(), 1e-12))):
+        if width > 0.1:
+            look = {"color": COLOURS[i % 10], "lw": width, "mutation_scale": 8 + 2 * width}
+            ax.annotate("", places[j], places[i], arrowprops=shape | look)
     for place, name in zip(places, names, strict=True):
         ax.text(*place, name, ha="center", va="center", fontsize=9)
     ax.set(xlim=(-1.3, 1.3), ylim=(-1.3, 1.3))
@@ -200,12 +195,11 @@ def frames(draw, settings: list[dict], alt: str) -> None:
     from IPython.display import Image, display
     from PIL import Image as Picture
 
-    pictures = [Picture.open(io.BytesIO(png(draw(**values)))).convert("RGB") for values in settings]
-    size = (sum(picture.width for picture in pictures), max(picture.height for picture in pictures))
-    whole, left, buffer = Picture.new("RGB", size, "white"), 0, io.BytesIO()
-    for picture in pictures:
+    drawn = [Picture.open(io.BytesIO(png(draw(**values)))) for values in settings]
+    lefts, buffer = np.cumsum([0, *(picture.width for picture in drawn)]).tolist(), io.BytesIO()
+    whole = Picture.new("RGB", (lefts[-1], max(picture.height for picture in drawn)), "white")
+    for picture, left in zip(drawn, lefts, strict=False):
         whole.paste(picture, (left, 0))
-        left += picture.width
     whole.save(buffer, "PNG")
     display(Image(buffer.getvalue(), alt=alt))
 

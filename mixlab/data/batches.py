@@ -11,7 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ORDERS = ("shuffled", "stratified", "fixed")
+from mixlab.checks import check_choice, check_whole
+from mixlab.data.subsets import ranked
+
+PADDING = 4  # black pixels on each side, which crops are cut out of
 
 
 class Batches:
@@ -20,49 +23,41 @@ class Batches:
     images: uint8 (n, channels, h, w). labels: (n,). mean, std: (channels,), on the scale from 0 to 1.
     rng: a numpy Generator or a seed. A generator stays the caller's: its state before an epoch is all it takes to
     repeat that epoch. All of an epoch's draws are made when it begins.
-    augment: crop out of `padding` black pixels on each side and, with `flip`, mirror every other image.
-    order: "shuffled"; "stratified", classes spread as evenly as they go over the batches; both anew every epoch; or
-    "fixed". drop_last: leave out a last batch that is not full. dtype: of the images that come out.
+    augment: crop and, with `flip`, mirror every other image. order: "shuffled"; "stratified", classes spread as evenly
+    as they go over the batches; both anew every epoch; or "fixed". dtype: of the images that come out.
     """
 
     def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        batch_size: int,
-        rng,
-        *,
-        mean,
-        std,
-        device="cpu",
-        augment: bool = True,
-        padding: int = 4,
-        flip: bool = True,
-        order: str = "shuffled",
-        drop_last: bool = False,
-        dtype: torch.dtype = torch.float32,
-    ):
-        _check(images, labels, batch_size, padding, order, drop_last)
-        self.batch_size, self.order, self.drop_last, self.dtype = batch_size, order, drop_last, dtype
-        self.padding, self.flip = (padding, flip) if augment else (0, False)
+        self, images: Tensor, labels: Tensor, batch_size: int, rng, *, mean, std, device="cpu",
+        augment: bool = True, flip: bool = True, order: str = "shuffled", dtype: torch.dtype = torch.float32,
+    ):  # fmt: skip
+        if images.dtype != torch.uint8:
+            raise TypeError(f"images must be uint8, pixels from 0 to 255, got {images.dtype}")
+        if images.ndim != 4 or labels.shape != images.shape[:1] or not len(images):
+            shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
+            raise ValueError(f"images and labels must have shapes (n, channels, height, width) and (n,), got {shapes}")
+        self.batch_size, self.dtype = check_whole("batch_size", batch_size), dtype
+        self.order = check_choice("order", order, ("shuffled", "stratified", "fixed"))
+        self.padding, self.flip = PADDING * augment, augment and flip
         self.rng = np.random.default_rng(rng)
-        self.host_labels = labels.cpu().numpy()
-        self.labels = labels.to(device, torch.int64)
-        self.windows = windows(images.to(device), self.padding)
+        self.host_labels, self.labels = labels.cpu().numpy(), labels.to(device, torch.int64)
+        self.windows = _windows(images.to(device), self.padding)
         self.scale, self.shift = _affine(mean, std, images.shape[1], self.labels.device)
 
     def __len__(self) -> int:
-        n, b = len(self.labels), self.batch_size
-        return n // b if self.drop_last else -(-n // b)
+        return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self):
-        return self._epoch(self.draw())  # not a generator itself: the draws are made now, not at the first batch
+        parts = self.draw().split(self.batch_size, dim=1)  # now, not at the first batch: this is no generator itself
+        return (self.batch(part) for part in parts)
 
     def draw(self) -> Tensor:
         """Who comes when, cut where, mirrored or not: int64 (4, n) of row, top, left, flip, on the device."""
         n = len(self.labels)
         drawn = np.zeros((4, n), np.int64)
-        drawn[0] = self._order()
+        drawn[0] = np.arange(n) if self.order == "fixed" else self.rng.permutation(n)
+        if self.order == "stratified":
+            drawn[0] = _spread(drawn[0], self.host_labels, self.rng)
         if self.padding:
             drawn[1:3] = self.rng.integers(2 * self.padding + 1, size=(2, n))
         if self.flip:
@@ -79,18 +74,8 @@ class Batches:
         x = x.permute(0, 3, 1, 2).float().mul_(self.scale).add_(self.shift)
         return x.to(self.dtype), self.labels[row]
 
-    def _epoch(self, drawn: Tensor):
-        for number in range(len(self)):
-            yield self.batch(drawn[:, number * self.batch_size : (number + 1) * self.batch_size])
 
-    def _order(self) -> np.ndarray:
-        if self.order == "fixed":
-            return np.arange(len(self.host_labels))
-        order = self.rng.permutation(len(self.host_labels))
-        return order if self.order == "shuffled" else _spread(order, self.host_labels, self.rng)
-
-
-def windows(images: Tensor, padding: int) -> Tensor:
+def _windows(images: Tensor, padding: int) -> Tensor:
     """Every crop of the padded images, as a view: (n, 2 padding + 1, 2 padding + 1, h, w, channels).
 
     images: uint8 (n, channels, h, w). [i, top, left] is one crop; only the padded images take memory.
@@ -107,11 +92,8 @@ def _spread(order: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> 
     Member number r of a class of m gets a random place in [r/m, (r+1)/m). With classes of one size, every run of c
     images then holds each of the c classes once, in random order.
     """
-    by_class = order[np.argsort(labels[order], kind="stable")]
-    counts = np.bincount(labels)
-    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    place = (rank + rng.random(len(labels))) / np.repeat(counts, counts)
-    return by_class[np.argsort(place)]
+    by_class, r, m = ranked(order, labels)
+    return by_class[np.argsort((r + rng.random(len(r))) / m)]
 
 
 def _affine(mean, std, channels: int, device) -> tuple[Tensor, Tensor]:
@@ -122,18 +104,3 @@ def _affine(mean, std, channels: int, device) -> tuple[Tensor, Tensor]:
     if not bool((std > 0).all()):
         raise ValueError(f"std must be positive, got {std.flatten().tolist()}")
     return (1 / (255 * std)).float().to(device), (-mean / std).float().to(device)
-
-
-def _check(images: Tensor, labels: Tensor, batch_size: int, padding: int, order: str, drop_last: bool) -> None:
-    if images.dtype != torch.uint8:
-        raise TypeError(f"images must be uint8, pixels from 0 to 255, got {images.dtype}")
-    if images.ndim != 4 or labels.shape != images.shape[:1] or not len(images):
-        shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
-        raise ValueError(f"images and labels must have shapes (n, channels, height, width) and (n,), got {shapes}")
-    for name, value, least in (("batch_size", batch_size, 1), ("padding", padding, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    if order not in ORDERS:
-        raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
-    if drop_last and batch_size > len(images):
-        raise ValueError(f"drop_last leaves nothing: batch_size is {batch_size} and there are {len(images)} images")

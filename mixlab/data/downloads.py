@@ -1,8 +1,7 @@
 """Files that are whole or not there: downloaded with a checksum, unpacked, written and renamed.
 
-Half a file never carries the name of a whole one. Everything grows under a hidden name of its own, `.NAME.….mixlab`,
-and is renamed in the end, which is one step for the disk. So two processes at once do no harm; a lock only spares the
-second one the work.
+Everything grows under a hidden name of its own, `.NAME.….mixlab`, and is renamed in the end, which is one step for the
+disk. So two processes at once do no harm; a lock only spares the second one the work.
 """
 
 import errno
@@ -19,20 +18,16 @@ from urllib.request import urlopen
 
 from filelock import FileLock
 
-PATIENCE = 30  # seconds to wait for a server that says nothing
-BLOCK = 2**18
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)  # not the network's fault
 
 
-def fetch(path: Path | str, urls: list[str], md5: str) -> Path:
-    """The file at `path`, whole: as it is if its md5 fits, else from the first of `urls` that gives it.
+def fetch(path: Path, urls: list[str], md5: str) -> Path:
+    """The file at `path`: as it is if its md5 fits, else from the first of `urls` that gives it; each is asked once.
 
-    Each is asked once. torchvision checks the md5, which the origins of these sets publish; its download is not used,
-    for it waits for ever for a server that says nothing, and writes under the final name.
+    torchvision checks the md5. Its download waits for ever for a server that says nothing, so it is not used.
     """
-    from torchvision.datasets.utils import calculate_md5, check_integrity
+    from torchvision.datasets.utils import check_integrity
 
-    path = Path(path)
     if check_integrity(path, md5):
         return path
     complaints = [f"{path} is there, but its md5 is not {md5}"] if path.exists() else []
@@ -41,69 +36,59 @@ def fetch(path: Path | str, urls: list[str], md5: str) -> Path:
         for url in urls:
             try:
                 _download(url, temporary)
+                if check_integrity(temporary, md5):
+                    return path
+                complaints.append(f"{url}: its md5 is not {md5}")
             except Exception as problem:  # a bad name, redirect or length has many kinds
                 if getattr(problem, "errno", None) in DISK:
                     raise
                 complaints.append(f"{url}: no good answer ({problem})")
-            else:
-                if check_integrity(temporary, md5):
-                    return path
-                complaints.append(f"{url}: the md5 is {calculate_md5(temporary)}, not {md5}")
-        tried = "".join(f"\n  {complaint}" for complaint in complaints)
         remedy = "Try again, put the file there yourself, or name a server that has it in MIXLAB_MIRROR."
-        raise OSError(f"cannot get {path}:{tried}\n{remedy}")
+        raise OSError("\n".join([f"cannot get {path}:", *complaints, remedy]))
 
 
-def unpack(archive: Path | str, folder: Path | str) -> Path:
+def unpack(archive: Path, folder: Path) -> Path:
     """Unpack a tar or zip archive as `folder`, all of it or nothing. A top folder of the same name is not doubled."""
-    archive, folder = Path(archive), Path(folder)
-    temporary = _beside(folder)
-    try:
-        with _explained(folder):
-            temporary.mkdir(parents=True)
-            _extract(archive, temporary)
-            inner = temporary / folder.name
-            if not folder.is_dir():  # else another process was quicker
-                os.rename(inner if inner.is_dir() else temporary, folder)
-    finally:
-        _remove(temporary)
+    with _beside(folder) as temporary:
+        temporary.mkdir()
+        _extract(archive, temporary)
+        inner = temporary / folder.name
+        if not folder.is_dir():  # else another process was quicker
+            os.rename(inner if inner.is_dir() else temporary, folder)
     return folder
 
 
 @contextmanager
 def atomic_write(path: Path | str):
     """Yields a name to write to. It becomes `path` if the block ends well; if not, nothing is left of it."""
-    path = Path(path)
-    temporary = _beside(path)
-    try:
-        with _explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            os.replace(temporary, path)
-    finally:
-        _remove(temporary)
+    with _beside(Path(path)) as temporary:
+        yield temporary
+        os.replace(temporary, path)
 
 
 @contextmanager
-def one_at_a_time(folder: Path | str):
+def one_at_a_time(folder: Path):
     """One process at a time prepares data in `folder`; the others wait, and then find what it made.
 
     Where there can be no lock (another user left it, a network drive has none) both do the work.
     """
-    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".mixlab.lock", mode=0o666)
-    with _explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire()
-        except (OSError, NotImplementedError):
-            if not os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-                raise
+    try:
+        lock.acquire()
+    except (OSError, NotImplementedError):
+        if not can_write(folder):
+            raise
     try:
         clear_leftovers(folder)
         yield
     finally:
         lock.release()
+
+
+def can_write(folder: Path) -> bool:
+    """May this user make files in the folder?"""
+    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -124,11 +109,10 @@ def bar(total: int | None, what: str, quiet: bool = False, **options):
 
 
 def _download(url: str, path: Path) -> None:
-    with urlopen(url, timeout=PATIENCE) as answer, open(path, "wb") as file:
+    with urlopen(url, timeout=30) as answer, open(path, "wb") as file:
         with bar(answer.length, Path(url).name, unit="B", unit_scale=True) as progress:
-            while block := answer.read(BLOCK):
-                file.write(block)
-                progress.update(len(block))
+            while block := answer.read(2**18):
+                progress.update(file.write(block))
 
 
 def _extract(archive: Path, folder: Path) -> None:
@@ -150,25 +134,23 @@ def _extract(archive: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path):
-    """Turn the disk's complaint into a sentence that says what to do; its errno stays."""
+def _beside(path: Path):
+    """Yields a hidden name beside `path`; nothing is left of it in the end. What the disk says becomes a sentence."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.mixlab")
     try:
-        yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
     except OSError as problem:
         if problem.errno is None:
             raise  # ours
         remedy = "make room, or name another folder with root= or MIXLAB_DATA"
         raise OSError(problem.errno, f"cannot write {path} ({problem.strerror}): {remedy}") from problem
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.mixlab")
+    finally:
+        _remove(temporary)
 
 
 def _remove(path: Path) -> None:
     """Delete what may not be there. A read-only disk refuses even that, and must not hide why the writing failed."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
+    shutil.rmtree(path, ignore_errors=True)  # if it is a folder
+    with suppress(OSError):
+        path.unlink()

@@ -5,8 +5,8 @@
     tiny-imagenet-200/train/n01443537/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt
 
 Images may lie deeper than the class's folder. What is no image does not count, nor what begins with a dot, nor a folder
-of a class that begins with an underscore (`__MACOSX`); torchvision's ImageFolder counts these, and passes over a
-folder that it may not read.
+of a class that begins with an underscore (`__MACOSX`); torchvision's ImageFolder counts these, passes over a folder
+that it may not read, and opens whatever Pillow can, Ghostscript's files among them.
 """
 
 import hashlib
@@ -29,28 +29,27 @@ TESTS = ("test", "testing", "val", "valid", "validation")
 ANNOTATIONS = "val_annotations.txt"
 HELD_OUT = 0.2
 SAMPLES, BEGINNING = 256, 2**16  # files, and bytes of each, that are read for a folder's key
+ByClass = dict[str, list[str]]  # class -> its files
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder, before any image is opened.
+    """What lies in a folder, before any image is opened: n_train files for training, then those of the test.
 
-    key: of the names, labels and sizes of all files, and of what is in some, wherever the folder lies.
-    time: when a file was last changed, in ns.
+    labels (n,): of the files, indices into classes. key: of the names, labels and sizes of all files, and of what is in
+    some, wherever the folder lies. time: when a file was last changed, in ns.
     """
 
     classes: tuple[str, ...]
-    train: list[str]
-    train_y: np.ndarray
-    test: list[str]
-    test_y: np.ndarray
+    files: list[str]
+    labels: np.ndarray
+    n_train: int
     key: str
     time: int
 
 
-def survey(folder: Path | str) -> Listing:
+def survey(folder: Path) -> Listing:
     """List a folder's images and their classes, sorted by name: that order is the order of the labels."""
-    folder = Path(folder)
     parts = _folders(folder)
     trains, tests = ([name for name in parts if name.lower() in known] for known in (TRAINS, TESTS))
     if len(trains) > 1 or (tests and not trains):
@@ -60,11 +59,13 @@ def survey(folder: Path | str) -> Listing:
         raise ValueError(f"{folder} must hold two folders of images or more, one for each class, got {list(train)}")
     places = [folder / name for name in sorted(tests, key=lambda name: TESTS.index(name.lower()))]
     # val where it is annotated: Tiny-ImageNet's test has no labels
-    place = next(filter(_has_annotations, places), places[0] if places else None)
+    place = next(filter(_is_annotated, places), places[0] if places else None)
     train, test = (train, _test_images(place, train)) if place else _hold_out(folder, train)
-    names = tuple(sorted(train))
-    lists = (*_flat(train, names), *_flat(test, names))
-    return Listing(_in_words(folder, names), *lists, *_key(folder, *lists))
+    pairs = [(f, y) for part in (train, test) for y, name in enumerate(train) for f in part.get(name, [])]
+    files, labels = map(list, zip(*pairs, strict=True))
+    n_train = sum(map(len, train.values()))
+    key, time = _key(folder, files, labels, n_train)
+    return Listing(_in_words(folder, tuple(train)), files, np.array(labels), n_train, key, time)
 
 
 def decode(files: list[str], size: int | None = None) -> np.ndarray:
@@ -78,10 +79,8 @@ def decode(files: list[str], size: int | None = None) -> np.ndarray:
     def fill(row: int) -> None:
         image, grey[row] = _read(files[row], size)
         if image.shape != first.shape:
-            _, height, width = image.shape
-            raise ValueError(
-                f"{files[row]} has {width} x {height} pixels, and {files[0]} others: choose one, as size=32"
-            )
+            sides = "{2} x {1} pixels".format(*image.shape)
+            raise ValueError(f"{files[row]} has {sides}, and {files[0]} others: choose one, as size=32")
         pixels[row] = image
 
     # Threads, not processes: Pillow lets go of the interpreter while it decodes, and a notebook needs no main guard.
@@ -116,28 +115,18 @@ def _read(file: str, size: int | None) -> tuple[np.ndarray, bool]:
         raise ValueError(f"{file} cannot be used ({problem}): restore it or take it away") from problem
 
 
+def _refuse(problem: OSError):
+    raise ValueError(f"{problem.filename} cannot be read ({problem.strerror})") from problem
+
+
 def _folders(folder: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] not in "._")
-    except OSError as problem:
-        raise ValueError(f"{folder} cannot be read ({problem.strerror})") from problem
-
-
-def _by_class(folder: Path) -> dict[str, list[str]]:
-    """Class name -> files, for every folder in `folder`."""
-    found = {name: _images(folder / name) for name in _folders(folder)}
-    empty = [name for name, files in found.items() if not files]
-    if empty and len(empty) < len(found):
-        raise ValueError(f"no image in {folder / empty[0]}: a class needs some ({', '.join(SUFFIXES)})")
-    return {name: files for name, files in found.items() if files}
+    _, found, _ = next(os.walk(folder, onerror=_refuse))
+    return sorted(name for name in found if name[0] not in "._")
 
 
 def _images(folder: Path) -> list[str]:
-    def refuse(problem: OSError):
-        raise ValueError(f"{problem.filename} cannot be read ({problem.strerror})") from problem
-
     found = []
-    for place, folders, files in os.walk(folder, onerror=refuse):
+    for place, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if name[0] != "."]
         if linked := [name for name in folders if os.path.islink(os.path.join(place, name))]:
             raise ValueError(f"{os.path.join(place, linked[0])} is a link to a folder, which may lead in a circle")
@@ -145,7 +134,16 @@ def _images(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _hold_out(folder: Path, found: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def _by_class(folder: Path) -> ByClass:
+    """For every folder in `folder`."""
+    found = {name: _images(folder / name) for name in _folders(folder)}
+    empty = [name for name, files in found.items() if not files]
+    if 0 < len(empty) < len(found):
+        raise ValueError(f"no image in {folder / empty[0]}: a class needs some ({', '.join(SUFFIXES)})")
+    return {} if empty else found
+
+
+def _hold_out(folder: Path, found: ByClass) -> tuple[ByClass, ByClass]:
     """A fifth of every class's images for the test, always the same ones, and the others."""
     rng, train, test = np.random.default_rng(0), {}, {}
     for name, files in found.items():
@@ -157,8 +155,8 @@ def _hold_out(folder: Path, found: dict[str, list[str]]) -> tuple[dict[str, list
     return train, test
 
 
-def _test_images(place: Path, train: dict[str, list[str]]) -> dict[str, list[str]]:
-    found = _annotated(place) if _has_annotations(place) else _by_class(place)
+def _test_images(place: Path, train: ByClass) -> ByClass:
+    found = _annotated(place) if _is_annotated(place) else _by_class(place)
     strangers = sorted(found.keys() - train.keys())
     if found and not strangers:
         return found
@@ -167,28 +165,22 @@ def _test_images(place: Path, train: dict[str, list[str]]) -> dict[str, list[str
     raise ValueError(f"{place} must hold folders named like the training set's, it holds {strangers[:5]}{hint}")
 
 
-def _has_annotations(place: Path) -> bool:
+def _is_annotated(place: Path) -> bool:
     return (place / ANNOTATIONS).is_file() and (place / "images").is_dir() and bool(_images(place / "images"))
 
 
-def _annotated(place: Path) -> dict[str, list[str]]:
-    """Class name -> files, by the lines "val_0.JPEG<tab>n03444034<tab>…" of Tiny-ImageNet's val."""
+def _annotated(place: Path) -> ByClass:
+    """By the lines "val_0.JPEG<tab>n03444034<tab>…" of Tiny-ImageNet's val."""
     lines = (place / ANNOTATIONS).read_text(encoding="utf-8").splitlines()
     label = dict(line.split("\t")[:2] for line in lines if line.strip())
     files = {os.path.basename(file): file for file in _images(place / "images")}
     lost = sorted(label.keys() ^ files.keys())
     if lost:
         raise ValueError(f"{place}: {len(lost)} files and lines of {ANNOTATIONS} do not pair up, {lost[0]} first")
-    found: dict[str, list[str]] = {}
+    found: ByClass = {}
     for name in sorted(files):
         found.setdefault(label[name], []).append(files[name])
     return found
-
-
-def _flat(found: dict[str, list[str]], names: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
-    counts = [len(found.get(name, [])) for name in names]
-    files = [file for name in names for file in found.get(name, [])]
-    return files, np.repeat(np.arange(len(names)), counts)
 
 
 def _in_words(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -196,22 +188,20 @@ def _in_words(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
     file = folder / "words.txt"
     if not file.is_file() or not all(re.fullmatch(r"n\d{8}", name) for name in names):
         return names
-    lines = file.read_text(encoding="utf-8").splitlines()
-    words = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    words = dict(line.split("\t", 1) for line in file.read_text(encoding="utf-8").splitlines() if "\t" in line)
     return tuple(words.get(name, name).split(",")[0] for name in names)
 
 
-def _key(folder: Path, train: list[str], train_y: np.ndarray, test: list[str], test_y: np.ndarray) -> tuple[str, int]:
+def _key(folder: Path, files: list[str], labels: list[int], n_train: int) -> tuple[str, int]:
     """The key and the time of a Listing; refuses what is no file, such as a pipe, which nobody may ever write to."""
-    digest, above, last = hashlib.sha256(str(len(train)).encode()), len(str(folder)) + 1, 0
-    labels = [*train_y.tolist(), *test_y.tolist()]
-    for row, (file, label) in enumerate(zip(train + test, labels, strict=True)):
+    digest, last = hashlib.sha256(str(n_train).encode()), 0
+    for row, (file, label) in enumerate(zip(files, labels, strict=True)):
         facts = os.stat(file)
         if not stat.S_ISREG(facts.st_mode):
             raise ValueError(f"{file} must be a file, it is something else, such as a pipe")
-        name = file[above:].replace(os.sep, "/")
+        name = file[len(str(folder)) + 1 :].replace(os.sep, "/")
         digest.update(f"\0{name}\0{label}\0{facts.st_size}\0".encode("utf-8", "surrogateescape"))
-        if row % -(-len(labels) // SAMPLES) == 0:
+        if row % -(-len(files) // SAMPLES) == 0:
             with open(file, "rb") as content:
                 digest.update(content.read(BEGINNING))
         last = max(last, facts.st_mtime_ns)

@@ -17,7 +17,8 @@ from mixlab.data.downloads import fetch, one_at_a_time, unpack
 
 TINY = ("tiny-imagenet-200", "tiny-imagenet")  # folders; the first as its archive calls it
 TINY_ORIGIN, TINY_MD5 = "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de"
-SPEECH_ORIGIN, SPEECH_MD5 = "http://download.tensorflow.org/data/", "3cd23799cb2bbdec517f1cc028f8d43c"
+# version 0.01, the one that the mixup paper used: 30 words
+SPEECH, SPEECH_MD5 = "speech_commands_v0.01.tar.gz", "3cd23799cb2bbdec517f1cc028f8d43c"
 SPOKEN_ORIGIN = "https://github.com/Jakobovski/free-spoken-digit-dataset"
 
 
@@ -44,6 +45,7 @@ def existing(places: list[Path], *names: str) -> Path | None:
 
 
 def tiny_imagenet(places: list[Path]) -> Path:
+    """The folder of its images."""
     with one_at_a_time(places[-1]):
         return unpacked(places, TINY[0], f"{TINY[0]}.zip", TINY_MD5, TINY_ORIGIN)
 
@@ -59,8 +61,8 @@ def _cifar(kind: str, places: list[Path]):
             train, test = source(folder.parent, train=True), source(folder.parent, train=False)
     except RuntimeError as problem:  # torchvision knows the checksum of every file
         raise ValueError(f"{folder} is damaged ({problem}): delete it and load again") from problem
-    x = [split.data.transpose(0, 3, 1, 2) for split in (train, test)]
-    return x[0], np.array(train.targets), x[1], np.array(test.targets), tuple(train.classes)
+    train_x, test_x = (split.data.transpose(0, 3, 1, 2) for split in (train, test))
+    return train_x, train.targets, test_x, test.targets, train.classes
 
 
 def _svhn(places: list[Path]):
@@ -71,34 +73,25 @@ def _svhn(places: list[Path]):
         url, filename, md5 = SVHN.split_list[split]
         part = SVHN(obtain(places, f"svhn/{filename}", md5, url).parent, split=split)
         found += [part.data, part.labels]
-    return *found, tuple("0123456789")
+    return *found, "0123456789"
 
 
 def _mnist(kind: str, places: list[Path]):
     from torchvision import datasets
 
-    source = getattr(datasets, kind)
-    files = [
-        obtain(places, f"{kind}/raw/{name}", md5, *(f"{mirror}{name}" for mirror in source.mirrors))
-        for name, md5 in source.resources
-    ]
-    train_x, train_y, test_x, test_y = map(_idx, files)
-    classes = tuple(name.split(" - ")[0] for name in source.classes)
-    return train_x[:, None], train_y, test_x[:, None], test_y, classes
-
-
-def _idx(file: Path) -> np.ndarray:
-    """MNIST's own format: two zeros, the type (8: uint8), the number of axes, their lengths, the values."""
-    raw = gzip.decompress(file.read_bytes())
-    axes = raw[3]
-    shape = np.frombuffer(raw, ">i4", axes, offset=4)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()
+    source, found = getattr(datasets, kind), []
+    for name, md5 in source.resources:  # torchvision reads them unpacked alone
+        file = obtain(places, f"{kind}/raw/{name}", md5, *(f"{mirror}{name}" for mirror in source.mirrors))
+        raw = gzip.decompress(file.read_bytes())  # two zeros, the type, the number of axes, their lengths, uint8 values
+        shape = np.frombuffer(raw, ">i4", raw[3], offset=4)
+        found.append(np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape).copy())
+    train_x, train_y, test_x, test_y = found
+    return train_x[:, None], train_y, test_x[:, None], test_y, [name.split(" - ")[0] for name in source.classes]
 
 
 def _speech_commands(places: list[Path]):
-    """Version 0.01, the one that the mixup paper used: 30 words."""
-    archive = "speech_commands_v0.01.tar.gz"
-    return speech.commands(unpacked(places, "speech-commands", archive, SPEECH_MD5, SPEECH_ORIGIN + archive))
+    origin = f"http://download.tensorflow.org/data/{SPEECH}"
+    return speech.commands(unpacked(places, "speech-commands", SPEECH, SPEECH_MD5, origin))
 
 
 def _spoken_digits(places: list[Path]):

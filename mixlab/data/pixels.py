@@ -1,8 +1,10 @@
-"""A decoded data set in one file: written by `torch.save`, and mapped into memory by `torch.load`, without a copy."""
+"""A data set in memory, and decoded in one file: written by `torch.save`, mapped by `torch.load` without a copy."""
 
 import hashlib
 import warnings
 import zlib
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +16,49 @@ from mixlab.data.downloads import atomic_write
 TENSORS = ("train_x", "train_y", "test_x", "test_y", "mean", "std")
 
 
-def write(path: Path, made_of: tuple, name: str, train_x, train_y, test_x, test_y, classes: tuple[str, ...]) -> None:
-    """Images uint8 (n, channels, height, width), labels (n,). made_of: (key, time): see `read`."""
-    mean, std = map(torch.tensor, moments(train_x))
-    x = [torch.from_numpy(np.ascontiguousarray(images, np.uint8)) for images in (train_x, test_x)]
-    y = [torch.from_numpy(np.ascontiguousarray(labels, np.int64)) for labels in (train_y, test_y)]
-    found = dict(zip(TENSORS, (x[0], y[0], x[1], y[1], mean, std), strict=True))
-    found |= {"made_of": made_of, "name": name, "classes": tuple(classes)}
+@dataclass(frozen=True, eq=False)
+class Data:
+    """train_x, test_x uint8 (n, channels, height, width); train_y, test_y int64 (n,), indices into classes.
+
+    mean, std float32 (channels,) of the training pixels, on the scale from 0 to 1.
+    """
+
+    name: str
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    classes: tuple[str, ...]
+    mean: Tensor
+    std: Tensor
+
+    @cached_property
+    def key(self) -> str:
+        """A short digest of all that training and its test see, whatever the name: another pixel, another key."""
+        return digest(*(getattr(self, name) for name in TENSORS), len(self.classes))
+
+    def __repr__(self) -> str:
+        shape = " x ".join(str(side) for side in self.train_x.shape[1:])
+        counts = f"{len(self.train_x):,} training and {len(self.test_x):,} test images"
+        return f"{self.name}: {counts} of {shape}, {len(self.classes)} classes"
+
+
+def make(name: str, train_x, train_y, test_x, test_y, classes) -> Data:
+    """A data set of arrays or tensors: images (n, channels, height, width), labels (n,)."""
+    train_x, test_x = (torch.from_numpy(np.ascontiguousarray(x, np.uint8)) for x in (train_x, test_x))
+    train_y, test_y = (torch.from_numpy(np.ascontiguousarray(y, np.int64)) for y in (train_y, test_y))
+    return Data(name, train_x, train_y, test_x, test_y, tuple(classes), *map(torch.tensor, moments(train_x.numpy())))
+
+
+def write(path: Path, key: str, time: int, data: Data) -> None:
+    """key, time: what it was made of, for `read`."""
+    found = {field.name: getattr(data, field.name) for field in fields(data)} | {"made_of": (key, time)}
     with atomic_write(path) as temporary, open(temporary, "wb") as file:  # open: else torch hides what the disk says
         torch.save(found | {"digest": digest(*found.values())}, file)
 
 
-def read(path: Path, key: str, time: int = 0) -> dict | None:
-    """name, classes and TENSORS; None if there is no such file, or one of another key, or of files older than `time`.
+def read(path: Path, key: str, time: int = 0) -> Data | None:
+    """None if there is no such file, or one of another key, or of files older than `time`.
 
     key: what the images were made of, or how that begins. A damaged file counts as none, with a warning. The tensors
     may be written to: the file does not change.
@@ -38,7 +70,7 @@ def read(path: Path, key: str, time: int = 0) -> dict | None:
         if found.pop("digest") != digest(*found.values()):
             raise ValueError("its checksum does not fit")
         made_of = found.pop("made_of")
-        return found if made_of[0].startswith(key) and made_of[1] >= time else None
+        return Data(**found) if made_of[0].startswith(key) and made_of[1] >= time else None
     except Exception as problem:  # a damaged file fails in many ways
         warnings.warn(f"{path} is damaged ({problem}) and not used", stacklevel=4)
         return None

@@ -8,53 +8,26 @@ its origin. A mirror is that same folder on any web server: `python -m http.serv
 decoded once, into a file NAME.pt of that folder, which may be carried to another machine without the images.
 """
 
-import errno
 import glob
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from mixlab.checks import check_whole
 from mixlab.data import folders, originals, pixels
-from mixlab.data.downloads import one_at_a_time
+from mixlab.data.downloads import can_write, one_at_a_time
+from mixlab.data.pixels import Data
 from mixlab.data.subsets import pick
 from mixlab.places import data_folder, user_folder, usual_cache
 
 TINY_COUNTS = (100_000, 10_000)
 RESIZED = ("mnist", "fashion-mnist")
 DRAWN = ("n_train", "n_test", "seed")
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """train_x, test_x uint8 (n, channels, height, width); train_y, test_y int64 (n,), indices into classes.
-
-    mean, std float32 (channels,) of the training pixels, on the scale from 0 to 1.
-    """
-
-    name: str
-    train_x: torch.Tensor
-    train_y: torch.Tensor
-    test_x: torch.Tensor
-    test_y: torch.Tensor
-    classes: tuple[str, ...]
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    @cached_property
-    def key(self) -> str:
-        """A short digest of all that training and its test see, whatever the name: another pixel, another key."""
-        return pixels.digest(*(getattr(self, name) for name in pixels.TENSORS), len(self.classes))
-
-    def __repr__(self) -> str:
-        shape = " x ".join(str(side) for side in self.train_x.shape[1:])
-        counts = f"{len(self.train_x):,} training and {len(self.test_x):,} test images"
-        return f"{self.name}: {counts} of {shape}, {len(self.classes)} classes"
 
 
 def load(name: str | Path, root: Path | str | None = None, size: int | None = None, **drawn) -> Data:
@@ -69,7 +42,7 @@ def load(name: str | Path, root: Path | str | None = None, size: int | None = No
         return _shapes(size or 32, **drawn)
     if name == "digits":
         return _digits(size)
-    return prepare(root, lambda places: _find(name, places, size))
+    return _find(name, places_of(root), size)
 
 
 def on_this_machine(*names: str) -> str | None:
@@ -82,22 +55,15 @@ def on_this_machine(*names: str) -> str | None:
     return None
 
 
-def prepare(root: Path | str | None, find: Callable):
-    """find([root]), which may write to that folder; where it cannot, find([root, the user's cache folder]).
-
-    Whatever is there is read from any of the places, and what is new goes to the last.
-    """
+def places_of(root: Path | str | None) -> list[Path]:
+    """The folders to look into. What is new goes to the last: where the first is read-only, the user's cache."""
     chosen = root or os.environ.get("MIXLAB_DATA")
     if chosen and not Path(chosen).is_dir():
         raise ValueError(f"{'root' if root else 'MIXLAB_DATA'} must be a folder, there is none at {chosen}: make it")
-    first, instead = Path(chosen or usual_cache()), user_folder("cache")
-    try:
-        return find([first])
-    except OSError as problem:
-        if problem.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or first == instead:
-            raise
-        warnings.warn(f"{problem}. Until then it is kept in {instead}", stacklevel=3)
-    return find([first, instead])
+    first = Path(chosen or usual_cache())
+    with suppress(OSError):
+        first.mkdir(parents=True, exist_ok=True)
+    return [first] if can_write(first) else [first, user_folder("cache")]
 
 
 def _find(name: str | Path, places: list[Path], size: int | None) -> Data:
@@ -105,10 +71,9 @@ def _find(name: str | Path, places: list[Path], size: int | None) -> Data:
         return _original(str(name), places, size)
     if name == "tiny-imagenet":
         folder = originals.existing(places, *originals.TINY)
-        for packed in [] if folder else filter(None, (_packed(name, places, size) for name in originals.TINY)):
-            if (len(packed.train_x), len(packed.test_x)) == TINY_COUNTS:
-                return packed
-        return _folder(folder or originals.tiny_imagenet(places), places, size, TINY_COUNTS)
+        packed = [] if folder else [_packed(own, places, size) for own in originals.TINY]
+        whole = [data for data in packed if data and (len(data.train_x), len(data.test_x)) == TINY_COUNTS]
+        return whole[0] if whole else _folder(folder or originals.tiny_imagenet(places), places, size, TINY_COUNTS)
     folder = originals.existing([Path(), *places], str(Path(name).expanduser()))
     found = _folder(folder, places, size) if folder else _packed(str(name), places, size)
     if found is None:
@@ -124,28 +89,28 @@ def _original(name: str, places: list[Path], size: int | None) -> Data:
     def decode():
         train_x, train_y, test_x, test_y, classes = originals.READERS[name](places)
         if size:
-            train_x, test_x = (_resized(torch.tensor(x), size).numpy() for x in (train_x, test_x))
+            train_x, test_x = (_resized(torch.tensor(x), size) for x in (train_x, test_x))
         return train_x, train_y, test_x, test_y, classes
 
-    stem = _stem(name, size)
-    return _cached(places, stem, stem, _sized(name, size), decode)
+    return _cached(places, _stem(name, size), _stem(name, size), _sized(name, size), decode)
 
 
 def _folder(folder: Path, places: list[Path], size: int | None, counts: tuple[int, int] | None = None) -> Data:
-    folder = folder.resolve()
-    listing = folders.survey(folder)
-    found = (len(listing.train), len(listing.test))
+    listing = folders.survey(folder.resolve())
+    n = listing.n_train
+    found = (n, len(listing.files) - n)
     if counts and found != counts:
         raise ValueError(f"{folder} holds {found} training and test images, not {counts}: delete it and load it again")
 
     def decode():
-        train_x, test_x = np.split(folders.decode(listing.train + listing.test, size), [found[0]])
-        return train_x, listing.train_y, test_x, listing.test_y, listing.classes
+        x = folders.decode(listing.files, size)
+        return x[:n], listing.labels[:n], x[n:], listing.labels[n:], listing.classes
 
-    name = folder.name + " (folder)" * (folder.name in originals.READERS)  # not the original it is named for
-    if folder.name in originals.TINY and found == TINY_COUNTS:
+    own = folder.resolve().name
+    name = own + " (folder)" * (own in originals.READERS)  # not the original it is named for
+    if own in originals.TINY and found == TINY_COUNTS:
         name = "tiny-imagenet"
-    stem = _stem(folder.name, size)
+    stem = _stem(own, size)
     key = f"{stem} {listing.key}"
     return _cached(places, f"{stem}-{listing.key[:8]}", key, _sized(name, size), decode, listing.time)
 
@@ -156,28 +121,30 @@ def _packed(name: str, places: list[Path], size: int | None) -> Data | None:
     if Path(stem).name != stem:  # not a name but a path, which would be another folder
         return None
     files = [file for place in places for file in sorted(place.glob(f"{glob.escape(stem)}-????????.pt"))]
-    found = [fields for file in files if (fields := pixels.read(file, f"{stem} "))]
+    found = [data for file in files if (data := pixels.read(file, f"{stem} "))]
     if len(found) > 1:
         raise ValueError(f"name {name!r} fits several decoded sets: keep one of {', '.join(map(str, files))}")
-    return Data(**found[0]) if found else None
+    return found[0] if found else None
 
 
 def _cached(places: list[Path], stem: str, key: str, name: str, decode: Callable, time: int = 0) -> Data:
     """What the file `stem`.pt holds, if it was made of the same files; else decode, write it, and read it back."""
 
     def find():
-        return next((fields for p in places if (fields := pixels.read(p / f"{stem}.pt", key, time))), None)
+        return next((data for p in places if (data := pixels.read(p / f"{stem}.pt", key, time))), None)
 
-    fields = find()
-    if fields is None:
-        with one_at_a_time(places[-1]):
-            fields = find()  # another process may have made it while this one waited
-            if fields is None:
-                pixels.write(places[-1] / f"{stem}.pt", (key, time), name, *decode())
-                fields = find()
-    if fields is None:
-        raise OSError(f"{places[-1] / stem}.pt was written, but does not read back as it was: the disk may be failing")
-    return Data(**fields)
+    if data := find():
+        return data
+    file = places[-1] / f"{stem}.pt"
+    if len(places) > 1:
+        warnings.warn(f"{places[0]} cannot be written to: {file} is made instead", stacklevel=5)
+    with one_at_a_time(places[-1]):
+        if data := find():  # another process has made it while this one waited
+            return data
+        pixels.write(file, key, time, pixels.make(name, *decode()))
+    if data := find():
+        return data
+    raise OSError(f"{file} was written, but does not read back as it was: the disk may be failing")
 
 
 def _shapes(size: int, n_train: int = 6000, n_test: int = 2000, seed: int = 0) -> Data:
@@ -186,8 +153,7 @@ def _shapes(size: int, n_train: int = 6000, n_test: int = 2000, seed: int = 0) -
 
     train = draw(n_train, np.random.default_rng([seed, 0]), size=size)
     test = draw(n_test, np.random.default_rng([seed, 1]), size=size)
-    mean, std = map(torch.tensor, pixels.moments(train.images.numpy()))
-    return Data("shapes", train.images, train.labels, test.images, test.labels, CLASSES, mean, std)
+    return pixels.make("shapes", train.images, train.labels, test.images, test.labels, CLASSES)
 
 
 def _digits(size: int | None) -> Data:
@@ -195,13 +161,10 @@ def _digits(size: int | None) -> Data:
     from sklearn.datasets import load_digits
 
     found = load_digits()
-    x = _resized(torch.from_numpy(found.images)[:, None] * (255 / 16), size or 8)
-    y = torch.from_numpy(found.target).long()
-    quota = np.ceil(folders.HELD_OUT * np.bincount(found.target)).astype(int)
-    test = torch.zeros(len(y), dtype=torch.bool)
-    test[pick(y, quota, 0)] = True
-    mean, std = map(torch.tensor, pixels.moments(x[~test].numpy()))
-    return Data(_sized("digits", size), x[~test], y[~test], x[test], y[test], tuple("0123456789"), mean, std)
+    x, y = _resized(torch.from_numpy(found.images)[:, None] * (255 / 16), size or 8), found.target
+    test = np.zeros(len(y), bool)
+    test[pick(y, np.ceil(folders.HELD_OUT * np.bincount(y)).astype(int), 0)] = True
+    return pixels.make(_sized("digits", size), x[~test], y[~test], x[test], y[test], "0123456789")
 
 
 def _resized(x: torch.Tensor, size: int) -> torch.Tensor:
@@ -225,7 +188,5 @@ def _check(name, root, size, drawn: dict) -> None:
     if unknown:
         allowed = f"root, size and, for shapes alone, {', '.join(DRAWN)}; data.subsets has parts of other sets"
         raise ValueError(f"{', '.join(unknown)}: load takes {allowed}")
-    for word, value in {**drawn, **({} if size is None else {"size": size})}.items():
-        least = 0 if word == "seed" else 1
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{word} must be a whole number of at least {least}, got {value!r}")
+    for word, value in {**drawn, "size": 1 if size is None else size}.items():
+        check_whole(word, value, least=0 if word == "seed" else 1)

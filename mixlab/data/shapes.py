@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mixlab.checks import check_whole
 from mixlab.data.outlines import CLASSES, OUTLINES, TURNS, length
 
 BLOCK_PIXELS = 2**16  # pixels drawn at once (64 images of 32 x 32): small enough to stay in the processor's cache
@@ -38,12 +39,13 @@ def draw(n, rng, size=32, labels=None):
     Another n: other pictures, the first ones included. Labels are spread evenly over the classes and shuffled, unless
     labels (n,) asks for given classes; two calls that ask for different ones differ in the objects' outlines alone.
     """
-    _check(n, rng, size, labels)
-    rng = np.random.default_rng(rng)
-    labels = rng.permutation(np.arange(n) % len(CLASSES)) if labels is None else np.asarray(labels).astype(np.int64)
+    check_whole("n", n)
+    check_whole("size", size, least=16)
+    if not isinstance(rng, np.random.Generator):
+        rng = np.random.default_rng(check_whole("rng", rng, least=0))
+    labels = rng.permutation(np.arange(n) % len(CLASSES)) if labels is None else _asked_for(labels, n)
     scene = _scene(n, rng)
-    images = np.empty((n, 3, size, size), np.uint8)
-    boxes = np.empty((n, 4), np.int64)
+    images, boxes = np.empty((n, 3, size, size), np.uint8), np.empty((n, 4), np.int64)
     step = max(1, BLOCK_PIXELS // size**2)
     for start in range(0, n, step):
         block = slice(start, start + step)
@@ -72,24 +74,28 @@ def coverage(labels, place, size):
     return _cover(distance, size)
 
 
+def _asked_for(labels, n):
+    labels = np.asarray(labels)
+    if labels.shape != (n,) or labels.dtype.kind not in "iu" or not np.isin(labels, range(len(CLASSES))).all():
+        raise ValueError(f"labels must be {n} whole numbers in 0..{len(CLASSES) - 1}, got {labels!r}")
+    return labels.astype(np.int64)
+
+
 def _scene(n, rng):
     """Everything random but the grain, a row per picture: where things are and what colour they have."""
     lightness, hue = rng.uniform(0.3, 0.9, n), rng.random(n)
     sign = np.where(rng.random(n) < (lightness - 0.3) / 0.6, -1, 1)  # on a dark ground mostly a light object
-    strokes, paints = _strokes(n, rng, lightness)
-    scene = {
-        "place": _place(n, rng),
-        "ground": _colour(lightness, rng.uniform(0.02, 0.12, n), hue),
-        "other": _colour(
-            lightness + rng.uniform(-0.08, 0.08, n), rng.uniform(0.02, 0.12, n), hue + rng.normal(0, 0.12, n)
-        ),
-        "body": _colour(lightness + sign * rng.uniform(0.2, 0.45, n), rng.uniform(0.06, 0.2, n), rng.random(n)),
-        "shade": rng.uniform(-0.12, 0.12, (n, 2)),
-        "waves": _waves(n, rng),
-        "strokes": strokes,
-        "paints": paints,
-        "grain": rng.uniform(0.005, 0.05, (n, 1)),
-    }
+    uniform, scene = rng.uniform, {}
+    scene["strokes"], scene["paints"] = _strokes(n, rng, lightness)
+    scene["place"] = _place(n, rng)
+    scene["ground"] = _colour(lightness, uniform(0.02, 0.12, n), hue)
+    near = lightness + uniform(-0.08, 0.08, n)
+    scene["other"] = _colour(near, uniform(0.02, 0.12, n), hue + rng.normal(0, 0.12, n))
+    far = lightness + sign * uniform(0.2, 0.45, n)
+    scene["body"] = _colour(far, uniform(0.06, 0.2, n), rng.random(n))
+    scene["shade"] = uniform(-0.12, 0.12, (n, 2))
+    scene["waves"] = _waves(n, rng)
+    scene["grain"] = uniform(0.005, 0.05, (n, 1))
     return {name: value.astype(np.float32) for name, value in scene.items()}
 
 
@@ -178,18 +184,3 @@ def _colour(lightness, chroma, hue):
     green = -1.2684380046 * long + 2.6097574011 * middle - 0.3413193965 * short
     blue = -0.0041960863 * long - 0.7034186147 * middle + 1.7076147010 * short
     return np.clip(np.stack([red, green, blue], -1), 0, 1) ** (1 / 2.2)
-
-
-def _check(n, rng, size, labels):
-    seed = 0 if isinstance(rng, np.random.Generator) else rng
-    for name, value, least in (("n", n, 1), ("size", size, 16), ("rng", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    if labels is not None:
-        labels = np.asarray(labels)
-        if (
-            labels.shape != (n,)
-            or labels.dtype.kind not in "iu"
-            or not 0 <= labels.min() <= labels.max() < len(CLASSES)
-        ):
-            raise ValueError(f"labels must be {n} whole numbers in 0..{len(CLASSES) - 1}, got {labels!r}")

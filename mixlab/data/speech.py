@@ -27,15 +27,11 @@ def spectrogram(clips: Tensor, rate: int) -> Tensor:
 
 def digits(folder: Path):
     """Free Spoken Digits: files <digit>_<speaker>_<take>.wav of 8 kHz; takes 0 to 4 are the test set."""
-    if (folder / "recordings").is_dir():
-        folder = folder / "recordings"
-    files = sorted(folder.glob("?_*_*.wav"))
+    files = sorted([*folder.glob("?_*_*.wav"), *folder.glob("recordings/?_*_*.wav")])
     if not files:
         raise ValueError(f"{folder} holds no recordings <digit>_<speaker>_<take>.wav")
-    held = np.array([int(file.stem.split("_")[2]) < 5 for file in files])
-    labels = np.array([int(file.name[0]) for file in files])
-    x = pictures(files, rate=8000)
-    return x[~held], labels[~held], x[held], labels[held], tuple("0123456789")
+    held = [int(file.stem.split("_")[2]) < 5 for file in files]
+    return _split(files, held, [int(file.name[0]) for file in files], 8000, tuple("0123456789"))
 
 
 def commands(folder: Path):
@@ -43,33 +39,31 @@ def commands(folder: Path):
     listed = set((folder / "testing_list.txt").read_text().split())
     words = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(("_", ".")))
     files = [file for word in words for file in sorted((folder / word).glob("*.wav"))]
-    held = np.array([f"{file.parent.name}/{file.name}" in listed for file in files])
-    if not held.any() or held.all():
+    held = [f"{file.parent.name}/{file.name}" in listed for file in files]
+    if not any(held) or all(held):
         raise ValueError(f"{folder}: testing_list.txt names none of its recordings, or all of them")
-    labels = np.array([words.index(file.parent.name) for file in files])
-    x = pictures(files, rate=16000)
-    return x[~held], labels[~held], x[held], labels[held], tuple(words)
+    return _split(files, held, [words.index(file.parent.name) for file in files], 16000, tuple(words))
 
 
-def pictures(files: list[Path], rate: int) -> np.ndarray:
-    """The spectrograms of WAV files, cut or filled up with silence to one second."""
-    blocks = [files[start : start + BLOCK] for start in range(0, len(files), BLOCK)]
-    read = [torch.from_numpy(np.stack([_second(file, rate) for file in block])) for block in blocks]
-    return torch.cat([spectrogram(clips, rate) for clips in read]).numpy()
+def _split(files: list[Path], held: list[bool], labels: list[int], rate: int, classes: tuple[str, ...]):
+    held, labels, blocks = np.array(held), np.array(labels), range(0, len(files), BLOCK)
+    clips = (torch.from_numpy(np.stack([_second(file, rate) for file in files[b : b + BLOCK]])) for b in blocks)
+    x = torch.cat([spectrogram(block, rate) for block in clips]).numpy()
+    return x[~held], labels[~held], x[held], labels[held], classes
 
 
 def _second(file: Path, rate: int) -> np.ndarray:
-    """One second of mono sound, float32."""
+    """One second of mono sound, float32: the rest cut off, or filled up with silence."""
     from scipy.io import wavfile
 
     try:
         if not file.is_file():
             raise ValueError("it is no file")
         found, sound = wavfile.read(file)
+        if found != rate or sound.ndim != 1:
+            raise ValueError(f"it must be mono at {rate} Hz, and has {sound.ndim} axes and {found} Hz")
     except Exception as problem:  # a damaged file fails in many ways
         raise ValueError(f"{file} cannot be read ({problem})") from None
-    if found != rate or sound.ndim != 1:
-        raise ValueError(f"{file} must be mono at {rate} Hz, it has {sound.ndim} axes and {found} Hz")
     clip = np.zeros(rate, np.float32)
     clip[: len(sound)] = sound[:rate]
     return clip

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mixlab.checks import check_choice
 from mixlab.data.originals import obtain
-from mixlab.data.sets import prepare
+from mixlab.data.sets import places_of
 from mixlab.data.toys import ToySet
 
 ORIGIN = "https://archive.ics.uci.edu/ml/machine-learning-databases"
@@ -41,10 +42,9 @@ class Table:
 
 def load(name: str, root: Path | str | None = None) -> Table:
     """A table by name. Abalone's sex is one number (infant -1, female 0, male 1); its classes are numbers of rings."""
-    if name not in NAMES:
-        raise ValueError(f"name must be one of {', '.join(NAMES)}, not {name!r}")
+    check_choice("name", name, NAMES)
     if name in FILES:
-        return prepare(root, lambda places: _from_uci(name, places))
+        return _from_uci(name, places_of(root))
     from sklearn import datasets
 
     found = datasets.load_iris() if name == "iris" else datasets.load_breast_cancer()
@@ -58,13 +58,8 @@ def split(table: Table, seed: int, scaling: str = "unit", held_out: float = 0.2)
     scaling, fitted to the training rows: "unit" puts each column on [0, 1], "standard" at mean 0 and deviation 1,
     "none" leaves it. A column that does not vary becomes 0.
     """
-    if scaling not in SCALINGS:
-        raise ValueError(f"scaling must be one of {', '.join(SCALINGS)}, not {scaling!r}")
-    order = np.random.default_rng([seed, 4]).permutation(len(table.x))
-    n_test = round(held_out * len(order))
-    if not 1 <= n_test < len(order):
-        raise ValueError(f"held_out must leave rows on both sides, not {held_out} of {len(order)}")
-    test, train = order[:n_test], order[n_test:]
+    check_choice("scaling", scaling, SCALINGS)
+    test, train = _parts(len(table.x), [seed, 4], held_out)
     x = np.where(np.isnan(table.x), np.nanmean(table.x[train], axis=0), table.x)
     seen = x[train]
     low, spread = {
@@ -77,12 +72,19 @@ def split(table: Table, seed: int, scaling: str = "unit", held_out: float = 0.2)
     return ToySet(table.name, x[train], labels[train], x[test], labels[test], table.classes)
 
 
-def training_part(data: ToySet, seed: int, held_out: float = 0.2) -> ToySet:
-    """The training rows alone, a part of them held out as if it were the test: for choosing settings."""
-    order = torch.from_numpy(np.random.default_rng([seed, 5]).permutation(len(data.train_x)))
-    held, kept = order[: round(held_out * len(order))], order[round(held_out * len(order)) :]
+def training_part(data: ToySet, seed: int) -> ToySet:
+    """The training rows alone, a fifth of them held out as if it were the test: for choosing settings."""
+    held, kept = _parts(len(data.train_x), [seed, 5], 0.2)
     x, y = data.train_x, data.train_y
     return ToySet(data.name, x[kept], y[kept], x[held], y[held], data.classes)
+
+
+def _parts(n: int, seed: list[int], held_out: float) -> tuple[np.ndarray, np.ndarray]:
+    """Random rows to hold out, and the others."""
+    order, many = np.random.default_rng(seed).permutation(n), round(held_out * n)
+    if not 1 <= many < n:
+        raise ValueError(f"held_out must leave rows on both sides, not {held_out} of {n}")
+    return order[:many], order[many:]
 
 
 def _from_uci(name: str, places: list[Path]) -> Table:
@@ -90,6 +92,6 @@ def _from_uci(name: str, places: list[Path]) -> Table:
     file = obtain(places, f"uci/{name}.data", md5, *addresses)
     rows = [line.split(",") for line in file.read_text().split()]
     words = {"M": 1.0, "F": 0.0, "I": -1.0, "?": np.nan}
-    x = np.array([[words.get(value) if value in words else float(value) for value in row[:-1]] for row in rows])
+    x = np.array([[words[value] if value in words else float(value) for value in row[:-1]] for row in rows])
     classes, labels = np.unique([int(row[-1]) for row in rows], return_inverse=True)
     return Table(name, x, labels, tuple(map(str, classes)))

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixlab.checks import check_number, check_whole
 from mixlab.data.subsets import random_labels as with_random_labels
 
 
@@ -32,58 +33,55 @@ class ToySet:
     classes: tuple[str, ...]
 
 
-def one_ring(n_train=512, n_test=2000, rng=0, scale=1.0) -> ToySet:
+def one_ring(n_train=512, n_test=2000, rng=0) -> ToySet:
     """A disc of radius 0.3 inside a ring between radii 0.45 and 0.55, both filled evenly."""
 
     def draw(labels, rng):
         inner, outer = np.array([0.0, 0.45])[labels], np.array([0.3, 0.55])[labels]
         radius = np.sqrt(rng.uniform(inner**2, outer**2))  # even over the area, not over the radius
-        angle = rng.uniform(0, 2 * pi, len(labels))
-        return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+        return radius * _on_circle(rng.uniform(0, 2 * pi, len(labels)))
 
-    return _toy_set("one_ring", ("disc", "ring"), draw, n_train, n_test, rng, scale)
+    return _toy_set("one_ring", ("disc", "ring"), draw, n_train, n_test, rng)
 
 
-def four_bars(n_train=512, n_test=2000, rng=0, scale=1.0) -> ToySet:
+def four_bars(n_train=512, n_test=2000, rng=0) -> ToySet:
     """Four upright bars side by side, 1.5 apart, 0.5 wide, 3.2 tall, of classes 0, 1, 0, 1 from left to right."""
 
     def draw(labels, rng):
         centre = 1.5 * (labels + 2 * rng.integers(0, 2, len(labels)) - 1.5)
-        return np.stack([rng.uniform(centre - 0.25, centre + 0.25), rng.uniform(-1.6, 1.6, len(labels))], axis=1)
+        return rng.uniform(centre - 0.25, centre + 0.25), rng.uniform(-1.6, 1.6, len(labels))
 
-    return _toy_set("four_bars", ("first and third", "second and fourth"), draw, n_train, n_test, rng, scale)
+    return _toy_set("four_bars", ("first and third", "second and fourth"), draw, n_train, n_test, rng)
 
 
-def swiss_roll(n_train=512, n_test=2000, rng=0, scale=1.0) -> ToySet:
+def swiss_roll(n_train=512, n_test=2000, rng=0) -> ToySet:
     """Two arms of a spiral wound into each other, one and a half turns, from radius 1 to 7.55."""
 
     def draw(labels, rng):
         way = rng.uniform(0, 1, len(labels))
-        radius, angle = 1 + 6.55 * way, 3 * pi * way + pi * labels
-        return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+        return (1 + 6.55 * way) * _on_circle(3 * pi * way + pi * labels)
 
-    return _toy_set("swiss_roll", ("one arm", "other arm"), draw, n_train, n_test, rng, scale)
+    return _toy_set("swiss_roll", ("one arm", "other arm"), draw, n_train, n_test, rng)
 
 
-def half_moons(n_train=512, n_test=2000, rng=0, scale=1.0) -> ToySet:
+def half_moons(n_train=512, n_test=2000, rng=0) -> ToySet:
     """Two half circles of radius 1 that reach into each other; no noise, so each is a curve of dimension 1."""
 
     def draw(labels, rng):
-        angle = rng.uniform(0, pi, len(labels)) + pi * labels
-        return np.stack([np.cos(angle) + labels - 0.5, np.sin(angle) + 0.5 * labels - 0.25], axis=1)
+        across, up = _on_circle(rng.uniform(0, pi, len(labels)) + pi * labels)
+        return across + labels - 0.5, up + 0.5 * labels - 0.25
 
-    return _toy_set("half_moons", ("upper moon", "lower moon"), draw, n_train, n_test, rng, scale)
+    return _toy_set("half_moons", ("upper moon", "lower moon"), draw, n_train, n_test, rng)
 
 
-def helix(n_train=512, n_test=2000, rng=0, scale=1.0) -> ToySet:
+def helix(n_train=512, n_test=2000, rng=0) -> ToySet:
     """A double helix in three dimensions: radius 1, two turns, height 4; each strand is a curve of dimension 1."""
 
     def draw(labels, rng):
         way = rng.uniform(0, 1, len(labels))
-        angle = 4 * pi * way + pi * labels
-        return np.stack([np.cos(angle), np.sin(angle), 4 * way - 2], axis=1)
+        return *_on_circle(4 * pi * way + pi * labels), 4 * way - 2
 
-    return _toy_set("helix", ("one strand", "other strand"), draw, n_train, n_test, rng, scale)
+    return _toy_set("helix", ("one strand", "other strand"), draw, n_train, n_test, rng)
 
 
 def digits(n_train=1000, random_labels=0.0, rng=0) -> ToySet:
@@ -95,9 +93,9 @@ def digits(n_train=1000, random_labels=0.0, rng=0) -> ToySet:
     from sklearn.datasets import load_digits
 
     images = load_digits()
-    _check_count("n_train", n_train, most=len(images.target) - 1)
-    if not 0 <= random_labels <= 1:
-        raise ValueError(f"random_labels must be a share in [0, 1], not {random_labels!r}")
+    if check_whole("n_train", n_train) >= len(images.target):
+        raise ValueError(f"n_train must be less than {len(images.target)}, the digits there are, not {n_train}")
+    check_number("random_labels", random_labels, 0, 1)
     rng = np.random.default_rng(rng)
     order = rng.permutation(len(images.target))
     x, y = torch.from_numpy(images.data[order] / 16).float(), torch.from_numpy(images.target[order])
@@ -108,21 +106,14 @@ def digits(n_train=1000, random_labels=0.0, rng=0) -> ToySet:
 TOYS = {toy.__name__: toy for toy in (one_ring, four_bars, swiss_roll, half_moons, helix)}
 
 
-def _toy_set(name, classes, draw, n_train, n_test, rng, scale) -> ToySet:
-    """Both classes equally often (up to one), in random order; rng is a seed or a NumPy generator."""
-    _check_count("n_train", n_train)
-    _check_count("n_test", n_test)
-    if not (np.isfinite(scale) and scale > 0):
-        raise ValueError(f"scale must be a positive number, not {scale!r}")
-    rng = np.random.default_rng(rng)
-    parts = []
-    for n in (n_train, n_test):
-        labels = rng.permutation(np.arange(n) % 2)
-        parts += [torch.from_numpy(scale * draw(labels, rng)).float(), torch.from_numpy(labels)]
+def _on_circle(angle):
+    return np.stack([np.cos(angle), np.sin(angle)])
+
+
+def _toy_set(name, classes, draw, n_train, n_test, rng) -> ToySet:
+    """Both classes equally often (up to one), in random order. rng: a seed or a NumPy generator; draw: coordinates."""
+    rng, parts = np.random.default_rng(rng), []
+    for argument, n in (("n_train", n_train), ("n_test", n_test)):
+        labels = rng.permutation(np.arange(check_whole(argument, n)) % 2)
+        parts += [torch.from_numpy(np.stack(draw(labels, rng), axis=1)).float(), torch.from_numpy(labels)]
     return ToySet(name, *parts, classes)
-
-
-def _check_count(argument, value, most=None) -> None:
-    if not isinstance(value, int | np.integer) or value < 1 or (most and value > most):
-        wanted = f"a whole number from 1 to {most}" if most else "a whole number of at least 1"
-        raise ValueError(f"{argument} must be {wanted}, not {value!r}")
