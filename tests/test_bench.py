@@ -14,7 +14,10 @@ from mixlab.plans import Pairs, one_hot
 SMALL = {"rounds": 1, "batch": 32, "images": 256, "epochs": 1, "alone": 1, "batches": (32,), "ks": (2, 16)}
 
 
-@pytest.mark.parametrize("name", bench.PARTS)
+SLOW = ("training", "steps")
+
+
+@pytest.mark.parametrize("name", [pytest.param(p, marks=[pytest.mark.slow] * (p in SLOW)) for p in bench.PARTS])
 def test_every_part_runs(name, capsys):
     part = bench.PARTS[name]
     part(**{word: size for word, size in SMALL.items() if word in inspect.signature(part).parameters})

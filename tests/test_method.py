@@ -1,19 +1,21 @@
-"""What every method shares: the generator and its state, workers, the way to a loss, wrappers, and what is refused."""
+"""What every method shares: draws and their state, workers, the way to a loss, wrappers, and what is refused."""
 
-import copy
+import inspect
 import io
-import math
 
 import numpy as np
 import pytest
 import torch
+from examples import GPU, batch, images, refuses
 from torch import nn
 from torch.utils.data import DataLoader
 
+import mixlab
 from mixlab import (
     ERM,
     CutMix,
     InfiniteClass,
+    KMixup,
     LabelSmoothing,
     LaMix,
     ManifoldMixup,
@@ -21,48 +23,35 @@ from mixlab import (
     Mixup,
     PuzzleMix,
     RegMixup,
+    Remix,
+    ZetaMixup,
     one_hot,
     soft_cross_entropy,
 )
-from mixlab.method import Around, check_method
+from mixlab.method import REASONS, Around
+from mixlab.results.runs import build_method, describe
+from mixlab.training.models import build
+
+ALL = {name: getattr(mixlab, name) for name in mixlab.__all__ if isinstance(getattr(mixlab, name), type)}
+ALL = {name: kind for name, kind in ALL.items() if issubclass(kind, Method) and kind is not Method}
+NAN = float("nan")
 
 
-def batch(n=8, classes=3):
-    generator = torch.Generator().manual_seed(n)
-    return torch.randn(n, 4, generator=generator), torch.arange(n) % classes
+def draws(method, count=5):
+    return [(plan.partner.tolist(), plan.lam) for plan in (method.draw(*batch()) for _ in range(count))]
 
 
-def draws(method, count=5, n=8):
-    x, labels = batch(n)
-    return [(plan.partner.tolist(), plan.lam) for plan in (method.draw(x, labels) for _ in range(count))]
+# --- who with whom, and how much: one generator
 
 
-def test_same_seed_same_plans_and_another_seed_other_plans():
-    assert draws(Mixup(1.0, rng=3)) == draws(Mixup(1.0, rng=np.random.default_rng(3)))
-    assert draws(Mixup(1.0, rng=3)) != draws(Mixup(1.0, rng=4))
-
-
-def test_global_random_state_is_neither_used_nor_changed():
+def test_draws_follow_the_seed_and_neither_use_nor_change_the_global_state():
     torch.manual_seed(0)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002  (looked at, not drawn from)
-    first = draws(Mixup(1.0, rng=1))
+    first = draws(Mixup(1.0, rng=3))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
     torch.manual_seed(99)
-    assert draws(Mixup(1.0, rng=1)) == first
-
-
-@pytest.mark.parametrize("method", [Mixup(1.0, rng=0), LabelSmoothing(0.1, Mixup(1.0, rng=0))], ids=["mixup", "nested"])
-def test_state_dict_continues_the_same_draws(method):
-    draws(method)
-    file = io.BytesIO()
-    torch.save(method.state_dict(), file)
-    expected = draws(method)
-    file.seek(0)
-    other = copy.deepcopy(method)
-    draws(other, count=2)
-    other.load_state_dict(torch.load(file, weights_only=True))
-    assert draws(other) == expected
+    assert first == draws(Mixup(1.0, rng=np.random.default_rng(3))) != draws(Mixup(1.0, rng=4))
 
 
 class Collate:
@@ -82,43 +71,72 @@ def over_three_epochs(workers, seed):
     return [drawn for _ in range(3) for drawn in loader]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create", "ignore:.*fork")
-@pytest.mark.parametrize("workers", [0, 2, 4])
+@pytest.mark.parametrize("workers", [0, 3])
 def test_workers_draw_differently_from_each_other_and_in_every_epoch(workers):
     found = over_three_epochs(workers, seed=0)
     assert len({lam for lam, _ in found}) == len(found) == 18
     assert over_three_epochs(workers, seed=0) == found != over_three_epochs(workers, seed=1)
-    if workers == 0:
-        method = Mixup(1.0, rng=0)
-        assert [Collate(method)([torch.zeros(2)] * 16) for _ in range(18)] == found
 
 
-def test_loss_is_draw_apply_score():
-    x, labels = batch()
-    net = nn.Linear(4, 3)
+PAIRINGS = ["Mixup(1.0, per_sample=True)", "ZetaMixup(2.8)", "CutMix(1.0, True)", "Remix(1.0, [9, 3, 1])"]
+
+
+@pytest.mark.parametrize("device", ["meta", GPU])
+@pytest.mark.parametrize("expression", [*PAIRINGS, "ConfusionMixup(1.0, 1.0)"])
+def test_draws_do_not_depend_on_device_or_dtype(expression, device):
+    """The generator lives on the CPU; on the meta device, which has no values, its state shows that it went as far."""
+    (x, labels), here, there = images(), build_method(expression, seed=5), build_method(expression, seed=5)
+    plan, moved = here.draw(x, labels), there.draw(x.to(device, torch.bfloat16), labels.to(device))
+    assert moved.mix(x.to(device)).device.type == device and here.get_extra_state() == there.get_extra_state()
+    assert device == "meta" or torch.equal(plan.matrix(), moved.matrix())
+
+
+def test_alpha_zero_mixes_nothing():
+    kinds = [Mixup, CutMix, lambda a, **how: Remix(a, [9, 3, 1]), lambda a, **how: KMixup(a, 2, **how)]
+    methods = [kind(0.0, per_sample=per_sample) for kind in kinds for per_sample in (False, True)]
+    for method in [*methods, PuzzleMix(0.0), mixlab.ConfusionMixup(0.0, 1.0)]:
+        for n in (5, 2, 1):
+            x, labels = images(n)
+            plan = method.draw_with_model(nn.Sequential(nn.Flatten(), nn.Linear(768, 3)), x, labels)
+            assert torch.equal(plan.mix(x), x), method
+            assert torch.equal(plan.mix_labels(one_hot(labels, 3)), one_hot(labels, 3)), method
+
+
+# --- what it comes to: the loss
+
+
+def test_loss_is_draw_apply_score_and_a_call_gives_what_it_scores():
+    (x, labels), net = batch(), nn.Linear(4, 3)
     plan = Mixup(1.0, rng=2).draw(x, labels)
-    by_hand = soft_cross_entropy(net(plan.mix(x)), plan.mix_labels(one_hot(labels, 3)))
-    assert torch.equal(Mixup(1.0, rng=2).loss(net, x, labels), by_hand)
-    assert torch.equal(Mixup(1.0, rng=2).loss(net, x, one_hot(labels, 3)), by_hand), "soft labels may be handed in"
-
-
-def test_called_like_a_transform_it_returns_mixed_inputs_and_labels():
-    x, labels = batch()
-    plan = Mixup(1.0, rng=2).draw(x, labels)
-    for arguments in ((labels, 3), (one_hot(labels, 3),)):
-        mixed, y = Mixup(1.0, rng=2)(x, *arguments)
-        assert torch.equal(mixed, plan.mix(x)) and torch.equal(y, plan.mix_labels(one_hot(labels, 3)))
-    with pytest.raises(ValueError, match="num_classes"):
-        Mixup(1.0)(x, labels)
+    y = plan.mix_labels(one_hot(labels, 3))
+    for given in (labels, one_hot(labels, 3)):
+        assert torch.equal(Mixup(1.0, rng=2).loss(net, x, given), soft_cross_entropy(net(plan.mix(x)), y))
+        mixed, targets = Mixup(1.0, rng=2)(x, given, 3 if given.dim() == 1 else None)
+        assert torch.equal(mixed, plan.mix(x)) and torch.equal(targets, y)
+    refuses(lambda count: Mixup(1.0)(x, labels, count), "num_classes", None)
 
 
 def test_soft_cross_entropy_is_its_formula():
     logits, y = torch.randn(5, 4, dtype=torch.float64), torch.rand(5, 4, dtype=torch.float64).softmax(1)
     assert torch.allclose(soft_cross_entropy(logits, y), -(y * logits.log_softmax(1)).sum(1).mean())
     assert soft_cross_entropy(logits.bfloat16(), y.float()).dtype == torch.float32
-    for wrong, complaint in ((y[:, :3], "logits"), (2 * y, "y must sum to one"), (y - 1, "y must sum to one")):
-        with pytest.raises(ValueError, match=complaint):
-            soft_cross_entropy(logits, wrong)
+    refuses(lambda wrong: soft_cross_entropy(logits, wrong), "(logits|y)", y[:, :3], 2 * y, y - 1)
+
+
+def test_a_method_that_needs_the_model_does_not_stand_in_a_plain_loop_as_plain_mixup():
+    """Called on a batch alone, it could only do what its inner method does, in silence."""
+    x, labels = images()
+    for method in (RegMixup(Mixup(1.0)), ManifoldMixup(Mixup(1.0)), InfiniteClass(Mixup(1.0)), LaMix(), PuzzleMix(1.0)):
+        refuses(lambda given, method=method: method(given, labels, num_classes=3), f"method {type(method).__name__}", x)
+    mixed, y = CutMix(1.0, rng=0)(x, labels, num_classes=3)
+    assert mixed.shape == x.shape and torch.allclose(y.sum(1), torch.ones(6))
+    with pytest.raises(NotImplementedError):
+        Method().draw(x, labels)
+
+
+# --- one around the other
 
 
 class Recording(ERM):
@@ -126,24 +144,31 @@ class Recording(ERM):
 
     def __init__(self):
         super().__init__()
-        self.asked = []
+        self.asked = set()
 
     def __getattribute__(self, name):
-        hooks = ("prepare", "draw", "draw_with_model", "run", "targets", "observe", "end_epoch")
-        if name in hooks:
-            self.asked.append(name)
+        if name in ("prepare", "draw", "draw_with_model", "run", "targets", "observe", "end_epoch"):
+            self.asked.add(name)
         return super().__getattribute__(name)
 
 
-def test_a_wrapper_hands_everything_on():
-    inner, (x, labels) = Recording(), batch()
-    method, net = Around(inner), nn.Linear(4, 3)
-    method.prepare(net, labels)
-    method.draw(x, labels)
-    method.loss(net, x, labels)
-    method.end_epoch()
-    asked = ["prepare", "draw", "run", "draw_with_model", "draw", "observe", "targets", "end_epoch"]
-    assert inner.asked == asked
+def test_a_wrapper_hands_everything_on_and_is_what_its_method_is():
+    inner, (x, labels), net = Recording(), batch(), nn.Linear(4, 3)
+    method = Around(inner)
+    asked = [
+        ("prepare", lambda: method.prepare(net, labels)),
+        ("draw", lambda: method.draw(x, labels)),
+        ("run", lambda: method.loss(net, x, labels)),
+        ("end_epoch", method.end_epoch),
+    ]
+    for name, ask in asked:
+        inner.asked.clear()
+        ask()
+        assert name in inner.asked
+        assert name != "run" or {"draw_with_model", "observe", "targets"} <= inner.asked
+    for name in REASONS:
+        setattr(inner, name, not getattr(Method, name))
+        assert getattr(Around(inner), name) == getattr(inner, name) != getattr(Method, name)
 
 
 def test_a_method_learns_from_the_answers_to_its_mix():
@@ -151,89 +176,149 @@ def test_a_method_learns_from_the_answers_to_its_mix():
         def observe(self, logits, plan, labels):
             self.seen = logits, plan.lam, labels
 
-    x, labels = batch()
-    net, inner = nn.Linear(4, 3), Learning(1.0, rng=0)
+    (x, labels), net, inner = batch(), nn.Linear(4, 3), Learning(1.0, rng=0)
     LabelSmoothing(0.1, inner).loss(net, x, labels)
     plan = Mixup(1.0, rng=0).draw(x, labels)
     assert torch.equal(inner.seen[0], net(plan.mix(x))) and inner.seen[1] == plan.lam and inner.seen[2] is labels
 
 
-def test_a_wrapper_is_what_its_method_is():
-    inner = ERM()
-    for name in ("mixes_inputs", "asks_model", "own_loss", "cross_entropy"):
-        setattr(inner, name, not getattr(Method, name))
-        assert getattr(Around(inner), name) == getattr(inner, name) != getattr(Method, name)
+def test_a_method_that_calls_super_in_its_loss_is_taken_as_any_other():
+    class WithSuper(Mixup):
+        def loss(self, model, x, labels):
+            return super().loss(model, x, labels)
+
+    (x, labels), net = batch(), nn.Linear(4, 3)
+    for outer in (RegMixup, InfiniteClass, lambda m: ManifoldMixup(m, (0,)), lambda m: LabelSmoothing(0.1, m)):
+        same = [outer(kind(1.0, rng=0)).loss(net, x, labels) for kind in (WithSuper, Mixup)]
+        assert torch.equal(*same)
 
 
-class WithSuper(Mixup):
-    """A student's method that only looks at the loss."""
-
-    def loss(self, model, x, labels):
-        return super().loss(model, x, labels)
-
-
-@pytest.mark.parametrize("name", ["mixes_inputs", "asks_model", "own_loss", "cross_entropy"])
-def test_a_method_is_refused_for_what_it_says_of_itself_and_for_nothing_else(name):
-    method, usual = WithSuper(1.0), getattr(Method, name)
-    assert check_method("mixing", method, **{name: usual}) is method
-    setattr(method, name, not usual)
-    with pytest.raises(ValueError, match=r"mixing WithSuper .*: put it outside"):
-        check_method("mixing", method, "put it outside", **{name: usual})
-
-
-def test_label_smoothing_goes_around_what_is_scored_by_cross_entropy():
-    x, labels = batch()
-    net = nn.Linear(4, 3)
-    same = [LabelSmoothing(0.1, kind(1.0, rng=0)).loss(net, x, labels) for kind in (WithSuper, Mixup)]
-    assert torch.equal(*same)
-    for name in ("own_loss", "cross_entropy"):
-        inner = Mixup(1.0)
-        setattr(inner, name, not getattr(inner, name))
-        with pytest.raises(ValueError, match="method Mixup"):
-            LabelSmoothing(0.1, inner)
+INNER = ["Mixup(1.0)", "PuzzleMix(1.0)", "ManifoldMixup(Mixup(1.0))", "InfiniteClass(Mixup(1.0))", "LaMix()"]
+INNER += [
+    "RegMixup(Mixup(1.0))",
+    "LabelSmoothing(0.1, ManifoldMixup(Mixup(1.0)))",
+    "LabelSmoothing(0.1, PuzzleMix(1.0))",
+]
+SCORES = {"InfiniteClass(Mixup(1.0))": "cross_entropy", "LaMix()": "own_loss", "RegMixup(Mixup(1.0))": "own_loss"}
+INSIDE = {"ManifoldMixup(Mixup(1.0))": "mixes_inputs", "LabelSmoothing(0.1, ManifoldMixup(Mixup(1.0)))": "mixes_inputs"}
+PUZZLE = {"LabelSmoothing(0.1, PuzzleMix(1.0))": "asks_model"}
+REFUSED = {
+    "LabelSmoothing(0.1, {})": SCORES,
+    "InfiniteClass({})": SCORES,
+    "RegMixup({})": INSIDE | {name: "own_loss" for name in SCORES if SCORES[name] == "own_loss"},
+    "ManifoldMixup({})": SCORES | INSIDE | PUZZLE | {"PuzzleMix(1.0)": "asks_model"},
+    "LaMix(0.5, {})": SCORES | INSIDE | PUZZLE,
+}
 
 
-@pytest.mark.parametrize("wrong", [-0.1, math.nan, math.inf, "1", None, True, [1.0], torch.ones(2)])
-def test_a_bad_number_is_named(wrong):
-    for call, name in ((Mixup, "alpha"), (LabelSmoothing, "eps")):
-        with pytest.raises(ValueError, match=f"^{name} must be"):
-            call(wrong)
+@pytest.mark.parametrize("outer", REFUSED)
+def test_what_goes_inside_what_and_why_not(outer):
+    for inner in INNER:
+        if inner not in REFUSED[outer]:
+            assert describe(build_method(outer.format(inner), seed=0))
+        else:
+            reason = f"(method|mixing) {inner.split('(')[0]} {REASONS[REFUSED[outer][inner]]}"
+            refuses(lambda text: build_method(text, seed=0), reason, outer.format(inner))
 
 
-@pytest.mark.parametrize("wrong", ["Mixup(1.0)", Mixup, 0.5, nn.Linear(1, 1)])
-def test_what_is_no_method_is_named(wrong):
-    with pytest.raises(ValueError, match=r"^method must be"):
-        LabelSmoothing(0.1, wrong)
+# --- every method
+
+
+ALONE = ["ERM()", "Mixup(1.0)", "CutMix(1.0, per_sample=True)", "Remix(1.0, [40, 20, 10, 5])", "KMixup(1.0, 3)"]
+ALONE += ["ZetaMixup(2.8)", "ConfusionMixup(1.0, 1.0)", "PuzzleMix(1.0, blocks=(2, 4))"]
+ALONE += ["ManifoldMixup(CutMix(1.0), (1, 3))", "ManifoldMixup(KMixup(1.0, 2))", "ManifoldMixup(ZetaMixup(2.8))"]
+SCORINGS = [
+    "LabelSmoothing(0.1, {})",
+    "InfiniteClass({})",
+    "RegMixup({})",
+    "RegMixup(LabelSmoothing(0.1, {}), eta=0.5)",
+]
+SCORINGS += ["RegMixup(InfiniteClass({}))", "LaMix(0.5, {})"]
+TOGETHER = ALONE + [scoring.format(inner) for scoring in SCORINGS for inner in ALONE[2:8:2]]
+TOGETHER += ["InfiniteClass(ManifoldMixup(KMixup(1.0, 2)))", "LaMix(0.5, PuzzleMix(1.0, blocks=(2, 4)))"]
+
+
+@pytest.mark.parametrize("expression", TOGETHER)
+def test_it_trains_every_weight_and_goes_on_after_a_restart_with_the_same_losses(expression):
+    x, labels = images(7, 8, classes=4)
+    method, net = build_method(expression, seed=0), build("quick_resnet", 4, seed=0)
+    method.prepare(net, labels.repeat(9))
+    optimiser = torch.optim.SGD([*net.parameters(), *method.parameters()], lr=0.01)
+
+    def step():
+        optimiser.zero_grad()
+        loss = method.loss(net, x, labels)
+        loss.backward()
+        optimiser.step()
+        return loss.item()
+
+    assert np.isfinite(step()) and np.isfinite(step())
+    for name, parameter in [*net.named_parameters(), *method.named_parameters()]:
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+    if "Confusion" in expression:
+        method.end_epoch()
+    step()
+    file = io.BytesIO()
+    torch.save([net.state_dict(), method.state_dict()], file)
+    expected = [step(), step()]
+    file.seek(0)
+    of_net, of_method = torch.load(file, weights_only=True)
+    method = build_method(expression, seed=9)  # another object, of another seed
+    method.prepare(net, labels.repeat(9))
+    net.load_state_dict(of_net)
+    method.load_state_dict(of_method)
+    optimiser = torch.optim.SGD([*net.parameters(), *method.parameters()], lr=0.01)
+    assert [step(), step()] == expected
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_method_takes_a_batch_of_one_and_refuses_none_and_a_parameter_that_makes_no_sense(name):
+    kind, net, (x, labels) = ALL[name], build("quick_resnet", 10, seed=0), images(1)
+    method = kind(**kind.defaults)
+    method.prepare(net, labels)
+    assert method.loss(net, x, labels).isfinite() and name in repr(method)
+    refuses(lambda none: method.loss(net, none, labels[:0]), "x", x[:0])
+    refuses(lambda short: method.loss(net, images(2)[0], short), "labels", labels)
+    for parameter, standard in inspect.signature(kind).parameters.items():
+        if parameter != "rng" and not isinstance(standard.default, bool):
+            wrong = [-1.0, NAN, "x", (), True, *([] if standard.default is None else [None])]
+            refuses(lambda value, p=parameter: kind(**{**kind.defaults, p: value}), parameter, *wrong)
+
+
+def test_parameters_have_ends():
+    for kind, wrong in {
+        LabelSmoothing: {"eps": 1.5},
+        LaMix: {"beta": 1.5},
+        mixlab.ConfusionMixup: {"momentum": 1.5, "gamma": float("inf")},
+        Remix: {"kappa": 1.0, "tau": 1.5},
+        KMixup: {"k": 2.0},
+        ZetaMixup: {"n_mixed": 0},
+        PuzzleMix: {"labels": 1, "blocks": (2, 0)},
+        ManifoldMixup: {"stages": (0, 0.5)},
+    }.items():
+        for name, value in wrong.items():
+            refuses(lambda value, kind=kind, name=name: kind(**{**kind.defaults, name: value}), name, value)
 
 
 def test_numbers_of_numpy_and_torch_are_taken():
     for alpha in (np.float32(0.5), np.int64(1), torch.tensor(0.5), 1):
         assert type(Mixup(alpha).alpha) is float and Mixup(alpha).alpha == float(alpha)
+    assert type(KMixup(1.0, np.int64(4)).k) is int and ManifoldMixup(Mixup(1.0), np.array([0, 3])).stages == (0, 3)
 
 
-@pytest.mark.parametrize("method", [ERM(), Mixup(1.0), LabelSmoothing(0.1)], ids=["erm", "mixup", "smoothing"])
-def test_bad_batches_are_refused_by_name(method):
-    net = nn.Linear(4, 3)
-    for x, labels, name in [
-        (torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), "x"),
-        (torch.zeros(3, 4), torch.zeros(2, dtype=torch.int64), "labels"),
-        (torch.zeros(2, 4), torch.tensor([0, 3]), "labels"),
-        (torch.zeros(2, 4), torch.ones(2, 3), "y"),
-    ]:
-        with pytest.raises(ValueError, match=rf"\b{name}\b"):
-            method.loss(net, x, labels)
+SPELLED = ["KMixup(alpha=0.5, k=4, cost='euclidean', per_sample=True)", "ZetaMixup(gamma=1.0, n_mixed=4)"]
 
 
-def test_a_method_that_draws_nothing_says_so():
-    with pytest.raises(NotImplementedError, match="Method"):
-        Method().draw(*batch())
+def test_every_method_has_one_spelling():
+    for expression in [*SPELLED, *(describe(kind(**kind.defaults)) for kind in ALL.values())]:
+        assert describe(build_method(expression, seed=0)) == expression
+    assert SPELLED == [repr(build_method(expression, seed=0)) for expression in SPELLED]
 
 
-def test_a_method_that_needs_the_model_does_not_stand_in_a_plain_loop_as_plain_mixup():
-    """Called on a batch alone, it could only do what its inner method does, in silence."""
-    x, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 3
-    for method in (RegMixup(Mixup(1.0)), ManifoldMixup(Mixup(1.0)), InfiniteClass(Mixup(1.0)), LaMix(), PuzzleMix(1.0)):
-        with pytest.raises(ValueError, match=type(method).__name__):
-            method(x, labels, num_classes=3)
-    mixed, y = CutMix(1.0, rng=0)(x, labels, num_classes=3)
-    assert mixed.shape == x.shape and torch.allclose(y.sum(1), torch.ones(6))
+def test_a_split_plan_moves_whole():
+    (x, labels), net = images(7, 8, classes=4), build("quick_resnet", 4, seed=0)
+    for method in (Remix(1.0, [4, 3, 2, 1], rng=0), CutMix(1.0, True, rng=0), PuzzleMix(1.0, (2, 4), rng=0)):
+        plan = method.draw_with_model(net, x, labels)
+        moved = plan.to("cpu")
+        assert torch.equal(moved.mix(x), plan.mix(x)) and torch.equal(moved.matrix(), plan.matrix())
+        assert plan.to("meta").partner.device.type == plan.to("meta").mix(x.to("meta")).device.type == "meta"

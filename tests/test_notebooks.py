@@ -12,7 +12,6 @@ import pytest
 
 from mixlab.course import build as course
 from mixlab.course import reference, site, work
-from mixlab.course.cut import cut
 from mixlab.course.exercises import registry
 from mixlab.places import ROOT
 
@@ -24,8 +23,6 @@ LESSONS = [path for path in MAIN if path.stem in NEW]
 OLD = [path for path in MAIN if path.stem not in NEW]
 MICROSCOPE = sorted(NOTEBOOKS.glob("microscope/*.ipynb"))
 SOLUTIONS = sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
-OLD_SOLUTIONS = [path for path in SOLUTIONS if path.stem not in NEW]
-OLD_EXERCISES = [path for path in sorted(NOTEBOOKS.glob("exercises/*.ipynb")) if path.stem not in NEW]
 EXECUTED = [*MAIN, *MICROSCOPE, *SOLUTIONS, NOTEBOOKS / "playground.ipynb"]
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -122,7 +119,7 @@ def test_outputs_are_committed_from_a_fresh_kernel(path):
     assert read(path) == course.clean(read(path)), "outputs are not as `make save` leaves them"
 
 
-@each([*EXECUTED, *OLD_EXERCISES])
+@each(EXECUTED)
 def test_output_budget_and_hygiene(path):
     raw = path.read_text(encoding="utf-8")
     assert len(raw.encode()) <= 1_500_000
@@ -131,14 +128,6 @@ def test_output_budget_and_hygiene(path):
     for cell in cells(path, "code"):
         assert not any(output["output_type"] == "error" for output in cell["outputs"])
         assert "raises-exception" not in cell["metadata"].get("tags", []) and "allow_errors" not in text(cell)
-
-
-@each(OLD_SOLUTIONS)
-def test_exercises_of_the_older_form_are_cut_from_their_solutions(path):
-    exercise, committed = cut(read(path)), read(NOTEBOOKS / "exercises" / path.name)
-    assert [text(cell) for cell in committed["cells"]] == [text(cell) for cell in exercise["cells"]]
-    solved = [cell for cell in cells(path, "code") if "solution" in cell["metadata"].get("tags", [])]
-    assert any("grader.solved ==" in text(cell) for cell in solved), "a solution asserts that all of it is right"
 
 
 def output(data, metadata):

@@ -5,6 +5,7 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 import torch
+from examples import images, refuses
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,10 +21,6 @@ def shares(n, count, seed=0, power=3):
     return tuple(torch.rand(n, count, count, generator=generator, dtype=torch.float64) ** power for _ in range(2))
 
 
-def images(n=6, channels=3, size=16):
-    return torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(0)), torch.arange(n) % 4
-
-
 def puzzle_energy(mask, own, partner, lam, labels=3, beta=1.2, eta=0.2):
     """E of masks (n, B, B): (n,) float64."""
     unary, weight = energy_terms(own, partner, lam, labels, beta, eta)
@@ -32,12 +29,7 @@ def puzzle_energy(mask, own, partner, lam, labels=3, beta=1.2, eta=0.2):
     return cost + weight * sum(label.diff(dim=side).square().flatten(1).sum(1) for side in (1, 2))
 
 
-def all_masks(count, labels):
-    masks = torch.tensor(list(product(range(labels), repeat=count**2)), dtype=torch.float32)
-    return masks.view(-1, count, count) / (labels - 1)
-
-
-# --- the mask --------------------------------------------------------------------------------------------------------
+# --- the mask
 
 
 def test_energy_is_its_formula():
@@ -54,17 +46,17 @@ def test_energy_is_its_formula():
     assert puzzle_energy(mask, own, partner, 0.3, 3, 1.5, 0.4).item() == pytest.approx(total, abs=1e-12)
 
 
-@pytest.mark.parametrize("labels, count", [(2, 2), (2, 3), (2, 4), (3, 2), (3, 3), (4, 2)])
-@pytest.mark.parametrize("beta, eta, lam", [(1.2, 0.2, 0.5), (1.2, 0.2, 0.83), (20.0, 1.0, 0.3), (0.0, 0.0, 0.5)])
-def test_no_mask_has_less_energy(labels, count, beta, eta, lam):
+@pytest.mark.parametrize("labels, count", [(2, 3), (3, 3), (4, 2)])
+def test_no_mask_has_less_energy(labels, count):
     """Against every mask there is; what rounding to whole numbers leaves is under a millionth."""
     own, partner = shares(4, count, seed=count)
-    settings = {"labels": labels, "beta": beta, "eta": eta}
-    found = puzzle_energy(puzzle_mask(own, partner, lam, **settings), own, partner, lam, **settings)
-    masks = all_masks(count, labels)
-    for i in range(4):
-        every = puzzle_energy(masks, *(m[i].expand(len(masks), -1, -1) for m in (own, partner)), lam, **settings)
-        assert found[i] <= every.min() + 1e-6 * every.min().abs()
+    masks = torch.tensor(list(product(range(labels), repeat=count**2))).float().view(-1, count, count) / (labels - 1)
+    for beta, eta, lam in ((1.2, 0.2, 0.5), (1.2, 0.2, 0.83), (20.0, 1.0, 0.3), (0.0, 0.0, 0.5)):
+        settings = {"lam": lam, "labels": labels, "beta": beta, "eta": eta}
+        found = puzzle_energy(puzzle_mask(own, partner, **settings), own, partner, **settings)
+        for i in range(4):
+            every = puzzle_energy(masks, *(m[i].expand(len(masks), -1, -1) for m in (own, partner)), **settings)
+            assert found[i] <= every.min() + 1e-6 * every.min().abs()
 
 
 def test_the_cut_itself_on_costs_drawn_at_random():
@@ -81,9 +73,8 @@ def test_the_cut_itself_on_costs_drawn_at_random():
 
 def test_images_of_one_batch_do_not_touch_each_other():
     own, partner = shares(7, 4)
-    together = puzzle_mask(own, partner, 0.4)
-    alone = torch.cat([puzzle_mask(own[i : i + 1], partner[i : i + 1], 0.4) for i in range(7)])
-    assert torch.equal(together, alone)
+    alone = [puzzle_mask(own[i : i + 1], partner[i : i + 1], 0.4) for i in range(7)]
+    assert torch.equal(puzzle_mask(own, partner, 0.4), torch.cat(alone))
 
 
 @pytest.mark.parametrize("share", [0.09, 1 - 1e-9])
@@ -105,15 +96,15 @@ def test_lam_at_its_ends_shows_one_image_only_and_in_between_the_mask_follows_it
     assert (each[0] == 0).all() and (each[1] == 1).all()
 
 
-@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
-def test_without_any_saliency_masks_and_moves_are_still_sound(value):
-    nothing = torch.full((3, 4, 4), value)
-    mask = puzzle_mask(nothing, nothing, 0.5)
-    assert mask.isfinite().all()
-    assert torch.equal(transport(nothing, mask, 0.8), torch.arange(16).expand(3, 16)), "each block stays"
+def test_without_any_saliency_masks_and_moves_are_still_sound():
+    for value in (0.0, float("nan"), float("inf")):
+        nothing = torch.full((3, 4, 4), value)
+        mask = puzzle_mask(nothing, nothing, 0.5)
+        assert mask.isfinite().all()
+        assert torch.equal(transport(nothing, mask, 0.8), torch.arange(16).expand(3, 16)), "each block stays"
 
 
-# --- transport -------------------------------------------------------------------------------------------------------
+# --- transport
 
 
 def test_no_assignment_is_better():
@@ -145,11 +136,11 @@ def test_every_visible_place_has_a_block_of_its_own_and_dear_moves_are_not_made(
     assert torch.equal(transport(share, shown, 1e6), torch.arange(64).expand(20, 64))
 
 
-# --- the plan --------------------------------------------------------------------------------------------------------
+# --- the plan
 
 
 @pytest.mark.parametrize("channels, layout", [(1, torch.contiguous_format), (3, torch.channels_last)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_what_is_shown_where(channels, layout, dtype):
     """Block by block, with moves, on images that are not square."""
     x = torch.randn(3, channels, 4, 6, generator=torch.Generator().manual_seed(0)).to(dtype).to(memory_format=layout)
@@ -198,11 +189,11 @@ def test_no_visible_block_is_black_even_where_nothing_is_salient():
         assert torch.equal(plan.mix(x), x)
 
 
-# --- saliency and the whole ------------------------------------------------------------------------------------------
+# --- saliency and the whole
 
 
 def test_saliency_is_the_norm_of_the_gradient_over_channels():
-    x, labels = images()
+    x, labels = images(classes=4)
     net = build("quick_resnet", 4, seed=0).eval()
     pixels = x.clone().requires_grad_()
     F.cross_entropy(net(pixels), labels, reduction="sum").backward()
@@ -211,7 +202,7 @@ def test_saliency_is_the_norm_of_the_gradient_over_channels():
 
 
 def test_saliency_leaves_the_model_and_its_gradients_as_they_were():
-    x, labels = images()
+    x, labels = images(classes=4)
     net = build("quick_resnet", 4, seed=0)
     net.stages[1].eval()  # frozen by its owner
     modes = [part.training for part in net.modules()]
@@ -229,7 +220,7 @@ def test_saliency_leaves_the_model_and_its_gradients_as_they_were():
 
 @pytest.mark.parametrize("transporting", [False, True])
 def test_loss_by_hand(transporting):
-    x, labels = images()
+    x, labels = images(classes=4)
     net = build("quick_resnet", 4, seed=0).eval()
     method = PuzzleMix(1.0, blocks=(4,), transport=transporting, move_cost=0.01, rng=4)
     draws = np.random.default_rng(4)
@@ -248,15 +239,9 @@ def test_loss_by_hand(transporting):
     assert torch.allclose(method.loss(net, x, labels), by_hand, atol=1e-6)
 
 
-def test_alpha_zero_mixes_nothing():
-    x, labels = images()
-    plan = PuzzleMix(0.0, rng=0).draw_with_model(build("quick_resnet", 4, seed=0), x, labels)
-    assert torch.equal(plan.mix(x), x) and torch.equal(plan.mix_labels(one_hot(labels, 4)), one_hot(labels, 4))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_networks_of_any_precision(dtype):
-    x, labels = images()
+    x, labels = images(classes=4)
     net = build("quick_resnet", 4, seed=0).to(dtype)
     plan = PuzzleMix(1.0, (4,), rng=0).draw_with_model(net, x.to(dtype), labels)
     loss = PuzzleMix(1.0, (4,), rng=0).loss(net, x.to(dtype), labels)
@@ -267,24 +252,11 @@ def test_networks_of_any_precision(dtype):
 
 
 def test_what_makes_no_sense_is_refused_by_name():
-    x, labels = torch.rand(3, 1, 28, 28), torch.arange(3)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
-    with pytest.raises(ValueError, match=r"^blocks .*28 x 28.* 8 .*14"):
-        PuzzleMix(1.0).loss(net, x, labels)  # the default blocks do not divide 28: the message lists what does
+    x, labels, net = torch.rand(3, 1, 28, 28), torch.arange(3), nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
+    refuses(lambda x: PuzzleMix(1.0).loss(net, x, labels), "blocks", x)  # the default blocks do not divide 28
     assert PuzzleMix(1.0, blocks=(2, 4, 7, 14)).loss(net, x, labels).isfinite()
-    with pytest.raises(ValueError, match=r"^x "):
-        PuzzleMix(1.0).loss(nn.Linear(2, 2), torch.zeros(3, 2), labels)
-    with pytest.raises(ValueError, match=r"draw_with_model"):
-        PuzzleMix(1.0).draw(x, labels)
-    wrong = {"alpha": (-1.0, None), "blocks": ((), (0,), (2.5,), "28"), "labels": (1, 2.5, True)}
-    wrong |= {name: (-1.0, float("nan"), "1") for name in ("beta", "eta", "move_cost")}
-    for name, values in wrong.items():
-        for value in values:
-            with pytest.raises(ValueError, match=f"^{name} "):
-                PuzzleMix(**{"alpha": 1.0, name: value})
-    with pytest.raises(ValueError, match=r"^lam "):
-        puzzle_mask(*shares(1, 2), 1.5)
-    with pytest.raises(ValueError, match=r"^own .* partner "):
-        puzzle_mask(torch.ones(1, 2, 2), torch.ones(1, 2, 3), 0.5)
-    with pytest.raises(TypeError, match=r"^x "):
-        Puzzle(torch.tensor([0]), torch.ones(1, 2, 2)).mix(torch.ones(1, 1, 4, 4, dtype=torch.uint8))
+    refuses(lambda x: PuzzleMix(1.0).loss(net, x, labels), "x", torch.zeros(3, 2))
+    refuses(lambda x: PuzzleMix(1.0).draw(x, labels), "PuzzleMix", x)
+    refuses(lambda lam: puzzle_mask(*shares(1, 2), lam), "lam", 1.5, float("nan"))
+    refuses(lambda partner: puzzle_mask(torch.ones(1, 2, 2), partner, 0.5), "own", torch.ones(1, 2, 3))
+    refuses(Puzzle(torch.tensor([0]), torch.ones(1, 2, 2)).mix, "x", torch.ones(1, 1, 4, 4, dtype=torch.uint8))
