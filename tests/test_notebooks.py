@@ -15,12 +15,8 @@ from mixlab.course import reference, site, work
 from mixlab.course.exercises import registry
 from mixlab.places import ROOT
 
-NEW = ["00_start_here", "01_mixup", "02_kmixup", "03_zeta", "04_confusion", "05_lamix", "06_infinite", "07_cifar"]
-NEW += ["08_tiny_imagenet", "09_side_by_side"]
 NOTEBOOKS = ROOT / "notebooks"
 MAIN = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
-LESSONS = [path for path in MAIN if path.stem in NEW]
-OLD = [path for path in MAIN if path.stem not in NEW]
 MICROSCOPE = sorted(NOTEBOOKS.glob("microscope/*.ipynb"))
 SOLUTIONS = sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
 EXECUTED = [*MAIN, *MICROSCOPE, *SOLUTIONS, NOTEBOOKS / "playground.ipynb"]
@@ -54,7 +50,6 @@ def exercises(path):
 def test_names_and_numbers_are_those_of_the_course():
     assert [path.stem[:2] for path in MAIN] == [f"{number:02}" for number in range(10)]
     assert {path.stem for path in [*MICROSCOPE, *SOLUTIONS]} <= {path.stem for path in MAIN}
-    assert {path.stem for path in LESSONS} == set(NEW)
 
 
 def test_readme_lists_every_notebook():
@@ -71,20 +66,20 @@ def test_a_lesson_has_a_head_an_assertion_and_the_next_one_at_its_end(path):
     assert not following or following[0] in text(read(path)["cells"][-1])
 
 
-@each(LESSONS)
+@each(MAIN)
 def test_a_lesson_is_as_long_as_an_hour_allows(path):
     assert len(read(path)["cells"]) <= 51 and len(words(path).split()) <= 2500
     lengths = sorted(len(text(cell).splitlines()) for cell in cells(path, "code"))
     assert lengths[-1] <= 30 and lengths[len(lengths) // 2] <= 10, lengths
 
 
-@each(LESSONS)
+@each(MAIN)
 def test_every_picture_of_a_lesson_has_an_alternative_text(path):
     alts = course.alt_texts(read(path))
     assert alts and all(alt and len(alt.split()) >= 4 for alt in alts), alts
 
 
-@each(LESSONS)
+@each(MAIN)
 def test_exercises_stand_inside_a_lesson_and_their_score_at_its_end(path):
     names = exercises(path)
     assert len(set(names)) == len(names) and set(names) <= set(registry())
@@ -92,24 +87,11 @@ def test_exercises_stand_inside_a_lesson_and_their_score_at_its_end(path):
     assert any(re.search(r"^score\(\)", text(cell), re.M) for cell in cells(path, "code")[-3:])
 
 
-@each([path for path in SOLUTIONS if path.stem in NEW])
+@each(SOLUTIONS)
 def test_the_solutions_are_right(path):
     wanted = exercises(NOTEBOOKS / path.name)
     said = "".join(text for cell in cells(path, "code") for out in cell["outputs"] for text in out.get("text", []))
     assert wanted and [name for name in wanted if f"{name}: right" not in said] == []
-
-
-@each(OLD)
-def test_skeleton_of_the_older_form(path):
-    head, markdown = text(read(path)["cells"][0]), words(path)
-    assert "After this you can" in head and re.search(r"minutes? on a laptop", head) and "on a GPU" in head
-    wanted = ["What we saw", "Exercises", "References"] + (["What the paper left out"] if path.stem[:2] != "00" else [])
-    for heading in wanted:
-        assert re.search(rf"^## .*{heading}", markdown, re.M), heading
-    knobs = [cell for cell in cells(path, "code") if re.search(r"^SCALE = ", text(cell), re.M)]
-    assert len(knobs) == 1 and 'SCALE = scale("quick")' in text(knobs[0])
-    lengths = sorted(len(text(cell).splitlines()) for cell in cells(path, "code"))
-    assert lengths[-1] <= 30 and lengths[len(lengths) // 2] <= 8, lengths
 
 
 @each(EXECUTED)

@@ -1,4 +1,4 @@
-"""The front door: the README's badges, results and picture, and each notebook's first cell, made from what they stand for.
+"""The front door: the README's badges, results and picture, and each notebook's first cell, made from what they say.
 
 `python -m mixlab.course.front` writes them anew after new runs; tests/test_front.py holds the README to them.
 """
@@ -123,7 +123,10 @@ if importlib.util.find_spec("mixlab") is None:  # a machine that has only this p
 def stamped(notebook: dict) -> dict:
     """The notebook with its setup cell, after the title."""
     title, *others = [cell for cell in notebook["cells"] if SETUP not in cell["metadata"].get("tags", [])]
-    return {**notebook, "cells": [title, setup_cell(), *others]}
+    cells = [title, setup_cell(), *others]
+    for number, cell in enumerate((cell for cell in cells if cell["cell_type"] == "code"), 1):
+        cell["execution_count"] = number
+    return {**notebook, "cells": cells}
 
 
 def main() -> None:
