@@ -19,7 +19,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 install = if $(PY) -m pip --version >/dev/null 2>&1; then $(PY) -m pip install -q -e '.[$(1)]'; \
 	else uv pip install -q --python $(PY) -e '.[$(1)]'; fi
 COURSE := jupyter,test
-HAS_SPHINX := from importlib.util import find_spec as f; exit(not all(map(f, 'sphinx myst_nb furo math_core ziamath'.split())))
+HAS_SPHINX := import importlib.util as i, mixlab.course.site as s; exit(not all(map(i.find_spec, s.NEEDED)))
 
 # Threads that wait for each other in a busy loop are slow when something else runs: the sweep of two networks took 29 s
 # beside one busy process on two cores, and 1.8 s with this.

@@ -258,3 +258,10 @@ def test_a_page_of_code_has_signatures_equations_and_the_whole_file():
     assert ":::{py:class} Mixup(alpha: float, per_sample: bool=False, rng: Any=None)" in page
     assert "\n\n    x'_i = lam x_i + (1 - lam) x_pi(i)" in page and (ROOT / "mixlab" / "mixup.py").read_text() in page
     assert "```pycon\n>>> weights(2" in reference.code_pages()["code/zeta.md"]
+
+
+def test_site_says_what_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(site, "NEEDED", ("json", "no_such_package"))
+    with pytest.raises(ValueError, match="site needs no_such_package: "):
+        site.run(tmp_path)
+    assert not list(tmp_path.iterdir())

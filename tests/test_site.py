@@ -11,10 +11,10 @@ from urllib.parse import unquote
 
 import pytest
 
+from mixlab.course import site
 from mixlab.places import ROOT
 
-NEEDED = ("sphinx", "myst_nb", "furo", "math_core", "ziamath", "playwright")
-MISSING = [name for name in NEEDED if find_spec(name) is None]
+MISSING = [name for name in (*site.NEEDED, "playwright") if find_spec(name) is None]
 WHY = f"without {', '.join(MISSING)}: pip install -e '.[site,browser]'"
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(MISSING), reason=WHY)]
 PATIENCE = 300_000  # milliseconds: long, for a machine that does other things too
@@ -71,7 +71,7 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def seen(pages, browser):
+def seen(browser, pages):
     """What every page shows at the width of a phone, then its width at a desk; what it asked for and complained of."""
     tab, found = browser.new_page(), {}
     complaints, requests = [], []
@@ -148,7 +148,7 @@ def test_every_page_leads_on_back_and_home(seen, pages):
         assert seen[page]["ways"] == ["prev", "next"], path
 
 
-def test_search_finds_a_word_and_a_name(pages, browser):
+def test_search_finds_a_word_and_a_name(browser, pages):
     tab = browser.new_page()
     for word, page in (("clerk", "01_mixup.html"), ("InfiniteClass", "code/infinite.html")):
         tab.goto((pages / "search.html").as_uri() + f"?q={word}")
@@ -158,7 +158,7 @@ def test_search_finds_a_word_and_a_name(pages, browser):
         )
 
 
-def test_dark_mode_follows_the_reader_and_the_button(pages, browser):
+def test_dark_mode_follows_the_reader_and_the_button(browser, pages):
     tab = browser.new_page()
     tab.emulate_media(color_scheme="dark")
     tab.goto((pages / "index.html").as_uri())

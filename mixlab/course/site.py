@@ -12,6 +12,7 @@ import shutil
 import tomllib
 from base64 import b64decode
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from mixlab.course import build
@@ -19,6 +20,7 @@ from mixlab.course.build import find, pictures_of
 from mixlab.course.reference import METHODS, ROOMS, code_pages, results_pages, toctree
 from mixlab.places import ROOT
 
+NEEDED = ("sphinx", "myst_nb", "furo", "math_core", "ziamath")
 CODE = r"```.*?```|`[^`\n]*`"  # where brackets are no link
 LINK = re.compile(CODE + r"|(?<!!)\[([^\[\]]*)\]\((?!https?:|mailto:|attachment:|#)([^)#\s]+)(#[^)\s]*)?\)", re.S)
 STYLE = Path(__file__).with_name("site.css")
@@ -63,10 +65,11 @@ CONFIG = {
 
 def run(folder: Path = build.BUILD) -> int:
     """Put the sources together and build the pages under a folder; 0 if Sphinx had nothing to complain about."""
-    try:
-        from sphinx.application import Sphinx
-    except ImportError as problem:
-        raise ValueError(f"site needs Sphinx ({problem}): make site installs it, or pip install -e '.[site]'") from None
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"site needs {', '.join(missing)}: make site installs it, or pip install -e '.[site]'")
+    from sphinx.application import Sphinx
+
     sources, pages, cache = parts = [folder / name for name in ("site", "html", "doctrees")]
     for part in parts:
         shutil.rmtree(part, ignore_errors=True)
