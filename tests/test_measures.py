@@ -9,6 +9,7 @@ from torch import nn
 
 from mixlab import Pairs, one_hot
 from mixlab.data import load
+from mixlab.training import measures
 from mixlab.training.loop import held_batches, measure_error
 from mixlab.training.measures import calibration_error, error, error_under, fgsm, final_measures, mixed_accuracy, noisy
 from mixlab.training.models import build
@@ -110,7 +111,7 @@ def test_noise_has_its_size_and_its_generator():
     assert not torch.equal(drawn, noisy(x, 0.1, np.random.default_rng(1)))
 
 
-def test_the_measures_of_a_final_network_say_what_the_single_ones_say():
+def test_the_measures_of_a_final_network_say_what_the_single_ones_say(monkeypatch):
     net = build("lenet", 10, seed=0).eval()
     found, again = (final_measures(net, DATA, images=35) for _ in range(2))
     assert found == again, "the same noise for every network"
@@ -125,3 +126,8 @@ def test_the_measures_of_a_final_network_say_what_the_single_ones_say():
     pixels = (some.test_x.float() / 255 - DATA.mean.view(-1, 1, 1)) / DATA.std.view(-1, 1, 1)
     calibration = calibration_error(net(pixels).detach().softmax(1), some.test_y)
     assert found["calibration_error"] == pytest.approx(calibration, abs=1e-2)
+    strengths = []  # of 255, as in the papers' tables
+    monkeypatch.setattr(measures, "noisy", lambda x, eps, rng: strengths.append(255 * eps) or x)
+    monkeypatch.setattr(measures, "fgsm", lambda net, x, labels, eps: strengths.append(255 * eps) or x)
+    final_measures(net, DATA)
+    assert strengths == pytest.approx([8, 10, 12, 14, 0.5, 1, 2, 4, 8, 16])
