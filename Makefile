@@ -56,6 +56,7 @@ test: environment
 style: environment
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 # All of them; while you work, `python -m pytest -m "not slow"` leaves the slow ones out.
 unit: environment

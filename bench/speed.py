@@ -1,4 +1,4 @@
-"""python -m mixlab bench: speed, ours beside others, in one process and in turn: a slow moment hits all alike.
+"""python -m bench: speed, ours beside others, in one process and in turn: a slow moment hits all alike.
 
 Absolute times drift with the machine, ratios hardly: each line gives the median over rounds of a per-round ratio.
 """

@@ -38,8 +38,8 @@ def birkhoff(matrix: Tensor, tolerance: float = 1e-9) -> tuple[Tensor, Tensor]:
         permutations.append(permutation)
         rest[rows, permutation] -= weights[-1]
         left -= weights[-1]
-    weights = np.array(weights)
-    return torch.from_numpy(weights / weights.sum()), torch.from_numpy(np.stack(permutations).astype(np.int64))
+    shares = np.array(weights)
+    return torch.from_numpy(shares / shares.sum()), torch.from_numpy(np.stack(permutations).astype(np.int64))
 
 
 def pair_birkhoff(labels: Tensor, weights: Tensor, permutations: Tensor, rng: np.random.Generator) -> Tensor:
@@ -82,14 +82,14 @@ def pair_sequential(labels: Tensor, matrix: Tensor, rng: np.random.Generator, or
     weighs M_ab for class a; when none with a positive weight is left, all others are alike. The later a class draws,
     the less its partners follow M, doubly stochastic or not.
     """
-    matrix = check_matrix(matrix).numpy()
-    labels = check_indices("labels", labels, len(matrix))
-    classes = list(range(len(matrix)) if order is None else order)
-    if sorted(classes) != list(range(len(matrix))):
-        raise ValueError(f"order must name every class from 0 to {len(matrix) - 1} once, not {classes}")
+    M = check_matrix(matrix).numpy()
+    labels = check_indices("labels", labels, len(M))
+    classes = list(range(len(M)) if order is None else order)
+    if sorted(classes) != list(range(len(M))):
+        raise ValueError(f"order must name every class from 0 to {len(M) - 1} once, not {classes}")
     own, left, partner = labels.cpu().numpy(), np.arange(len(labels)), np.empty(len(labels), np.int64)
     for a in classes:
-        rows, weight = np.flatnonzero(own == a), matrix[a, own[left]]
+        rows, weight = np.flatnonzero(own == a), M[a, own[left]]
         # Drawing one by one by weight is ringing in the order of exponential clocks of these rates.
         clock = rng.exponential(size=len(left)) / np.where(weight > 0, weight, 1.0)
         drawn = np.lexsort((clock, weight == 0))[: len(rows)]

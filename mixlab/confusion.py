@@ -81,7 +81,7 @@ class ConfusionMixup(Method):
             raise ValueError(f"logits have {classes} columns, the matrix in memory is of {len(self.average)} classes")
         y = soft_labels(labels, classes) if plan is None else self.targets(plan, labels, classes)
         counts, seen = increment(logits.to(float_type(device)).softmax(1), y), y.sum(0)
-        if self.counts is not None:
+        if self.counts is not None and self.seen is not None:
             counts, seen = counts + self.counts.to(device), seen + self.seen.to(device)
         self.counts, self.seen = counts, seen
 
@@ -118,7 +118,8 @@ class ConfusionMixup(Method):
         if self.sampler == "sequential":
             return pair_sequential(classes, self.pairing, self.rng)
         self._layers = tuple(part.to(labels.device) for part in self._layers)  # moves once
-        return pair_birkhoff(classes, *self._layers, self.rng)
+        weights, permutations = self._layers
+        return pair_birkhoff(classes, weights, permutations, self.rng)
 
 
 def increment(probabilities: Tensor, y: Tensor) -> Tensor:

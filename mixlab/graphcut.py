@@ -33,9 +33,9 @@ def _links(nodes: np.ndarray, unary: np.ndarray, weight: np.ndarray) -> list[np.
     """Tails, heads and costs of all links of nodes (n, h, w, m); the endless ones have every chain cut once only."""
     source, steps = np.zeros_like(nodes[..., :1]), range(nodes.shape[-1])
     links = [(np.concatenate([source, nodes], -1), np.concatenate([nodes, source + 1], -1), unary)]
-    links += [(nodes[..., 1:], nodes[..., :-1], np.inf)]
+    links += [(nodes[..., 1:], nodes[..., :-1], np.full(1, np.inf))]
     for a, b in ((nodes[:, 1:], nodes[:, :-1]), (nodes[:, :, 1:], nodes[:, :, :-1])):
         for one, other in ((a, b), (b, a)):
             links += [(one[..., k], other[..., i], weight * (1 + (i < k))) for k in steps for i in range(k + 1)]
-    links = [np.broadcast_arrays(*link) for link in links]
-    return [np.concatenate([link[side].ravel() for link in links]) for side in range(3)]
+    whole = [np.broadcast_arrays(*link) for link in links]
+    return [np.concatenate([link[side].ravel() for link in whole]) for side in range(3)]

@@ -66,4 +66,4 @@ def infinite_class_loss(scores: Tensor, y: Tensor, axes: str = "both") -> Tensor
         s = s @ y.to(s.dtype).T
     own = torch.arange(len(s), device=s.device)
     sides = {"class": [s], "pair": [s.T], "both": [s, s.T]}[check_choice("axes", axes, AXES)]
-    return sum(F.cross_entropy(side, own) for side in sides)
+    return torch.stack([F.cross_entropy(side, own) for side in sides]).sum()

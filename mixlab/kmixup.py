@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixlab.checks import check_inputs
-from mixlab.method import Method, check_alpha, check_batch, check_choice, check_whole, draw_lambda
+from mixlab.checks import check_batch, check_choice, check_inputs, check_whole
+from mixlab.method import Method, check_alpha, draw_lambda
 from mixlab.plans import Pairs
 
 METRICS = {"squared": "sqeuclidean", "euclidean": "euclidean"}  # our names of the costs, and SciPy's

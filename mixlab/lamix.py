@@ -52,7 +52,7 @@ class LaMix(Method):
         rng: Any = None,
     ):
         super().__init__(rng)
-        self.beta, self.detach_target, self.originals = _check_beta(beta), detach_target, originals
+        self.beta, self.detach_target, self.originals = check_number("beta", beta, high=1), detach_target, originals
         self.mixing = Mixup(1.0, per_sample=True) if mixing is None else mixing
         hint, asks = "LaMix does the rest itself", isinstance(mixing, PuzzleMix)
         check_method(
@@ -107,9 +107,9 @@ class LaMix(Method):
         return json.dumps({"rng": super().get_extra_state(), "steps": self.steps})
 
     def set_extra_state(self, state: str) -> None:
-        state = json.loads(state)
-        super().set_extra_state(state["rng"])
-        self.steps = state["steps"]
+        told = json.loads(state)
+        super().set_extra_state(told["rng"])
+        self.steps = told["steps"]
 
     def extra_repr(self) -> str:
         other = ", detach_target=True" * self.detach_target + ", originals=False" * (not self.originals)
@@ -146,7 +146,7 @@ def lamix_target(
     if local.shape != p.shape:
         raise ValueError(f"local labels {tuple(local.shape)} must have the shape of the answers, {tuple(p.shape)}")
     check_rows("local", local)
-    return _check_beta(beta) * local + (1 - beta) * p
+    return check_number("beta", beta, high=1) * local + (1 - beta) * p
 
 
 def _head(model: nn.Module) -> nn.Linear:
@@ -177,7 +177,3 @@ def _contract(model: nn.Module) -> str:
         "It needs an nn.Linear that turns features (n, width) into the scores (n, c) which the model returns:\n"
         "name it `head`, or let it be the last nn.Linear of the model; it must run once in every call."
     )
-
-
-def _check_beta(beta: float) -> float:
-    return check_number("beta", beta, high=1)

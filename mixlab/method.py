@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
-from mixlab.checks import check_batch, check_choice, check_number, check_soft_labels, check_whole, check_wholes  # noqa: F401
+from mixlab.checks import check_number, check_soft_labels
 from mixlab.plans import Plan, soft_labels, wide
 
 
@@ -100,10 +100,10 @@ class Method(nn.Module):
     def end_epoch(self) -> None:
         """Called after every epoch; a method that learns from the epoch overrides it."""
 
-    def get_extra_state(self) -> str:
+    def get_extra_state(self) -> Any:
         return json.dumps(self.rng.bit_generator.state)  # text, so that weights_only=True loads it
 
-    def set_extra_state(self, state: str) -> None:
+    def set_extra_state(self, state: Any) -> None:
         self.rng.bit_generator.state = json.loads(state)
 
 

@@ -4,7 +4,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from mixlab.method import Method, check_alpha, check_batch, draw_lambda
+from mixlab.checks import check_batch
+from mixlab.method import Method, check_alpha, draw_lambda
 from mixlab.plans import Pairs
 
 

@@ -58,7 +58,7 @@ class PuzzleMix(Method):
     def draw(self, x, labels):
         raise ValueError("PuzzleMix asks the model what is salient: use draw_with_model(model, x, labels)")
 
-    def draw_with_model(self, model, x, labels, lam: float | None = None):
+    def draw_with_model(self, model, x, labels, lam: Any = None):
         """The plan for this batch; lam: the share of the own image that every mask aims at, drawn if not given."""
         check_batch(x, labels)
         for count in self.blocks:
@@ -67,7 +67,8 @@ class PuzzleMix(Method):
         count = self.blocks[self.rng.integers(len(self.blocks))]
         partner = torch.from_numpy(self.rng.permutation(len(x)))
         own = F.avg_pool2d(saliency(model, x, labels)[:, None], _block_size(x, count))[:, 0].cpu()
-        mask, moves = puzzle_mask(own, own[partner], lam, self.labels, self.beta, self.eta), ()
+        mask = puzzle_mask(own, own[partner], lam, self.labels, self.beta, self.eta)
+        moves: tuple = ()
         if self.transport:
             moves = transport(own, mask, self.move_cost), transport(own[partner], 1 - mask, self.move_cost)
         return Puzzle(partner, mask, *moves).to(x.device)
@@ -169,9 +170,9 @@ def transport(share: Tensor, shown: Tensor, move_cost: float) -> Tensor:
 
 def _shares(values: Tensor) -> np.ndarray:
     """Saliency (n, B, B) as shares that sum to one; an image without any counts as equally salient everywhere."""
-    values = values.double().nan_to_num(0.0, 0.0, 0.0).clamp(min=0).numpy()
-    total = values.sum((1, 2), keepdims=True)
-    return np.where(total > 0, values / np.where(total > 0, total, 1), 1 / values[0].size)
+    known = values.double().nan_to_num(0.0, 0.0, 0.0).clamp(min=0).numpy()
+    total = known.sum((1, 2), keepdims=True)
+    return np.where(total > 0, known / np.where(total > 0, total, 1), 1 / known[0].size)
 
 
 def _block_size(x: Tensor, count: int) -> tuple[int, int]:

@@ -32,7 +32,7 @@ class Remix(Method):
         self.counts = None if counts is None else tuple(np.ravel(counts).tolist())
         if self.counts == ():
             raise ValueError(f"counts must be one number >= 0 for every class, not {counts}")
-        sizes = None if counts is None else torch.tensor([check_number("counts", n) for n in self.counts]).double()
+        sizes = None if self.counts is None else torch.tensor([check_number("counts", n) for n in self.counts]).double()
         self.register_buffer("sizes", sizes, persistent=False)  # a buffer, so that it moves to the device
 
     def prepare(self, model, labels=None):

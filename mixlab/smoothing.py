@@ -2,7 +2,8 @@
 
 from typing import Any, ClassVar
 
-from mixlab.method import Around, Method, check_method, check_number
+from mixlab.checks import check_number
+from mixlab.method import Around, Method, check_method
 from mixlab.mixup import ERM
 
 

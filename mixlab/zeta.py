@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixlab.method import Method, check_batch, check_number, check_whole
+from mixlab.checks import check_batch, check_number, check_whole
+from mixlab.method import Method
 from mixlab.plans import Weights
 
 
