@@ -128,7 +128,7 @@ def called(node):
 def asserts(node, helpers=()):
     """Does a function assert, expect an exception, or call one that does?"""
     names = called(node)
-    by_call = names & {"raises", "warns", *helpers} or any(name.startswith("assert") for name in names)
+    by_call = names & {"raises", "warns", "refuses", *helpers} or any(name.startswith("assert") for name in names)
     return bool(by_call) or any(isinstance(inner, ast.Assert) for inner in ast.walk(node))
 
 
