@@ -69,12 +69,14 @@ def test_near_duplicates_far_from_the_origin_find_each_other(cost):
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
-def test_scale_layout_and_autocast_do_not_change_the_matching(device):
+def test_scale_place_layout_and_autocast_do_not_change_the_matching(device):
     x, other = points(32, 3, 16, 16).to(device), points(32, 3, 16, 16, seed=1).to(device)
     expected, last = match(x, other, 16), torch.channels_last
     assert torch.equal(match(x.to(memory_format=last), other.to(memory_format=last), 16), expected)
     for scale in (1e-6, 1e6):
         assert torch.equal(match(scale * x, scale * other, 16), expected)
+    far, near = (1000 + 1e-6 * rows.double() for rows in (x, other))  # float32 would make them all one point
+    assert torch.equal(match(far, near, 16), expected)
     with torch.autocast(device, torch.bfloat16):
         assert torch.equal(match(x, other, 16), expected)
 
@@ -124,7 +126,7 @@ def test_the_mean_square_of_random_pairs_is_twice_the_variance_and_a_larger_k_br
     x = swiss_roll(n_train=512).train_x
     squared = [mean_square(x, k, rng=0, pairs=2000) for k in (1, 4, 32)]
     assert squared[0] == pytest.approx(2 * float(x.double().var(0).sum()), rel=0.08)
-    assert squared[0] > 2 * squared[1] > 4 * squared[2]
+    assert squared[0] > 1.5 * squared[1] > 3 * squared[2]
 
 
 def test_two_batches_are_mixed_with_each_other():
