@@ -71,6 +71,7 @@ def test_stratified_batches_of_equal_classes_hold_every_class_equally_often():
     rows = batches.draw()[0]
     of_class_0 = rows[LABELS[rows] == 0].tolist()
     assert of_class_0 != sorted(of_class_0), "within a class they are shuffled"
+    assert not LABELS[rows].equal(LABELS[batches.draw()[0]]), "and so are the classes"
 
 
 def test_stratified_batches_of_unequal_classes_keep_the_proportions():
