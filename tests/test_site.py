@@ -119,8 +119,18 @@ def test_equations_stand_where_the_notebook_has_them_and_no_tex_is_left(seen, pa
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         words = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
         words = re.sub(r"```.*?```|`[^`\n]*`", "", words, flags=re.S)
-        blocks, dollars = words.count("$$") // 2, words.replace("$$", "").count("$")
+        blocks = len(re.findall(r"\$\$.*?\$\$", words, re.S))
+        dollars = re.sub(r"\$\$.*?\$\$", "", words, flags=re.S).count("$")
         assert seen[page]["equations"] == blocks and seen[page]["inline"] >= blocks + dollars // 2, path
+
+
+def test_an_equation_becomes_mathml_and_what_is_none_is_refused():
+    from math_core import LatexError
+
+    assert "<mfrac" in site.mathml(r"\tfrac12", block=False) and "display=" in site.mathml("x", block=True)
+    assert "$" not in site.mathml(r"x \text{ (of $k$ points)}", block=True)
+    with pytest.raises(LatexError):
+        site.mathml(r"\nosuchword", block=False)
 
 
 def test_pictures_are_there_described_and_fit_a_phone(seen):

@@ -107,10 +107,7 @@ def slug(heading: str) -> str:
 
 def setup(app) -> dict:
     """Sphinx asks this of an extension: how equations are written, and pictures named."""
-    from math_core import LatexToMathML
-
-    inline, block = (_math(LatexToMathML(), block) for block in (False, True))
-    app.add_html_math_renderer("mathml", (inline, None), (block, None))
+    app.add_html_math_renderer("mathml", (_writer(False), None), (_writer(True), None))
     app.connect("doctree-read", _name_pictures)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -189,13 +186,30 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _math(converter, block: bool):
-    """What writes a node of mathematics to a page."""
+def mathml(equation: str, block: bool) -> str:
+    """An equation in TeX as MathML."""
+    from math_core import LatexToMathML
+
+    def without_dollars(text: re.Match) -> str:
+        return re.sub(r"\$([^$]*)\$", r"}\1\\text{", text[0])  # \text{of $k$ points}: mathematics within text
+
+    equation = re.sub(r"\\text\{[^{}]*\}", without_dollars, equation)
+    return LatexToMathML(fancy_error=False).convert_with_local_state(equation, displaystyle=block)
+
+
+def _writer(block: bool):
+    """What writes a node of mathematics to a page; an equation that is none is a warning, which fails the build."""
 
     def visit(page, node):
         from docutils.nodes import SkipNode
+        from math_core import LatexError
+        from sphinx.util.logging import getLogger
 
-        equation = converter.convert_with_local_state(node.astext(), displaystyle=block)
+        try:
+            equation = mathml(node.astext(), block)
+        except LatexError as problem:
+            getLogger(__name__).warning("%s in %s", problem, node.astext(), location=node)
+            raise SkipNode from None
         page.body.append(f'<div class="math">{equation}</div>' if block else equation)
         raise SkipNode
 
