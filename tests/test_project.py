@@ -16,6 +16,7 @@ from mixlab.places import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
+SETUP = {"tags": ["remove-cell"]}  # of the cell that fetches the course where it is missing: not all Python
 
 
 def python(*arguments, **environment):
@@ -115,7 +116,7 @@ def python_sources():
         yield path.name, path.read_text(encoding="utf-8")
     for path in NOTEBOOKS:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code" and cell["metadata"] != SETUP]
         yield path.name, "\n\n".join(re.sub(r"^[%!].*", "", cell, flags=re.M) for cell in code)
 
 

@@ -36,7 +36,6 @@ HOMES = {
     "data/runs": "results/index.md",
     "data/papers": "results/index.md",
 }
-COVER = ("00_start_here", "six methods as dots")  # the picture on the first page, by its alternative text
 SHARP = 0.75  # the size of a figure's pixel on a page: below one, so that figures are sharp on fine screens too
 SLIDER = "*In Jupyter a slider stands here. On this page, pictures nearby show some of its positions.*"
 CONFIG = {
@@ -134,6 +133,10 @@ def _copied(path: Path, places: dict[str, str]) -> str:
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             cell["source"] = relink("".join(cell["source"]))
+        for data in (output.get("data", {}) for output in cell.get("outputs", [])):
+            if "text/markdown" in data:
+                shown = relink("".join(data["text/markdown"]))  # Sphinx leads links of cells to pages, not of outputs
+                data["text/markdown"] = re.sub(r"(?<=\w)\.(ipynb|md)(?=[#)])", ".html", shown)
     sliders = [i for i, cell in enumerate(notebook["cells"]) if "slider" in cell["metadata"].get("tags", [])]
     for i in reversed(sliders):
         word = {"cell_type": "markdown", "id": f"slider-{i}", "metadata": {}, "source": SLIDER}
@@ -171,14 +174,11 @@ def _index(folder: Path) -> str:
 
 
 def _cover(folder: Path) -> str:
-    """A picture of the first lesson: what mixing buys."""
-    name, start = COVER
-    notebook = json.loads((build.NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))
-    for alt, data in pictures_of(notebook):
-        if alt and alt.startswith(start):
-            (folder / "cover.png").write_bytes(b64decode(data))
-            return f"![{alt}](cover.png)"
-    return ""
+    """The README's picture and the words for who does not see it: what mixing buys."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    alt, file = re.search(r"!\[(.+?)\]\((.+?\.png)\)", readme).groups()
+    shutil.copy(ROOT / file, folder / "cover.png")
+    return f"![{alt}](cover.png)"
 
 
 def _write(path: Path, text: str) -> None:
