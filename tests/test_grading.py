@@ -240,6 +240,7 @@ def test_only_what_an_exercise_needs_is_taken():
         2.5,
         float("inf"),
         "BD",
+        {0: 16.0, "note": (1,)},
         (1, (2.0, "a"), [None]),
         np.float32(0.1),
         np.int64(3),
@@ -264,6 +265,15 @@ def test_what_is_no_value_stays_text_or_is_refused():
             decode(said)
     with pytest.raises(ValueError, match="reshape"):
         decode({"array": "", "dtype": "f8", "shape": [1 << 40]})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lesson", LESSONS[4:])
+def test_right_answers_are_right_in_the_lessons_that_the_class_below_leaves_out(tmp_path, lesson):
+    path = tmp_path / f"{lesson}.ipynb"
+    path.write_text(solved(lesson), encoding="utf-8")
+    row = grading.grade_one(path, lesson, "secret")
+    assert {words for words in row.values() if str(words).startswith("not")} == set(), row
 
 
 @pytest.mark.slow

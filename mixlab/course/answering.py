@@ -202,6 +202,8 @@ def encode(value):
         return next((kind(value) for kind in (bool, str, int, float) if isinstance(value, kind)), None)
     if isinstance(value, tuple | list):
         return {"tuple" if isinstance(value, tuple) else "list": [encode(each) for each in value]}
+    if isinstance(value, dict):
+        return {"dict": [[encode(key), encode(each)] for key, each in value.items()]}
     if isinstance(value, torch.Tensor):
         return _packed("tensor", value, value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
@@ -220,6 +222,8 @@ def decode(said):
     kind, content = next(iter(said.items()))
     if kind in ("tuple", "list"):
         return {"tuple": tuple, "list": list}[kind](decode(each) for each in content)
+    if kind == "dict":
+        return {decode(key): decode(each) for key, each in content}
     if kind == "other":
         return ... if content == "..." else Other(content)
     data, shape = bytearray(base64.b64decode(content)), tuple(map(int, said["shape"]))
