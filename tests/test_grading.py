@@ -240,7 +240,6 @@ def test_only_what_an_exercise_needs_is_taken():
         2.5,
         float("inf"),
         "BD",
-        {0: 16.0, "note": (1,)},
         (1, (2.0, "a"), [None]),
         np.float32(0.1),
         np.int64(3),
@@ -259,6 +258,7 @@ def test_values_come_through_the_pipe_as_they_were(value):
 
 
 def test_what_is_no_value_stays_text_or_is_refused():
+    assert decode(json.loads(json.dumps(encode({0: 16.0, "note": (1,)})))) == {0: 16.0, "note": (1,)}
     assert repr(decode(encode({1: print}))) == "{1: <built-in function print>}" and decode(encode(...)) is ...
     for said in ({"array": "AAAA", "dtype": "O", "shape": [1]}, {"tensor": "AAAA", "dtype": "load", "shape": [1]}):
         with pytest.raises(Exception, match=r"dtype|cannot|must"):
@@ -273,7 +273,7 @@ def test_right_answers_are_right_in_the_lessons_that_the_class_below_leaves_out(
     path = tmp_path / f"{lesson}.ipynb"
     path.write_text(solved(lesson), encoding="utf-8")
     row = grading.grade_one(path, lesson, "secret")
-    assert {words for words in row.values() if str(words).startswith("not")} == set(), row
+    assert set(row["verdicts"].values()) == {"right"}, row
 
 
 @pytest.mark.slow
