@@ -31,7 +31,7 @@ def test_mixing_wins_where_labels_are_wrong_beyond_two_standard_errors():
 def test_badges_come_with_an_address_and_not_before(monkeypatch):
     assert front.address() != front.PLACEHOLDER or "](" not in front.badges()
     monkeypatch.setattr(front, "address", lambda: "https://github.com/someone/course")
-    assert "github/someone/course/blob" in front.badges()
+    assert front.badges().count("github/someone/course/blob/main/notebooks/") == 11, "ten lessons and the playground"
 
 
 def test_a_readme_that_lost_a_part_is_refused():

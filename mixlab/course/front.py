@@ -43,11 +43,13 @@ def badges() -> str:
     if url == PLACEHOLDER:
         return "*(No badges yet: this copy does not know its address, see `[project.urls]` in pyproject.toml.)*"
     path = url.removeprefix("https://github.com/")
+    colab = f"https://colab.research.google.com/github/{path}/blob/main/notebooks/"
+    lessons = [lesson for lesson in FETCHING if lesson.parent == README.parent / "notebooks"]
+    links = [f"[{lesson.stem.partition('_')[0]}]({colab}{lesson.name})" for lesson in lessons]
     return (
         f"[![tests]({url}/actions/workflows/test.yml/badge.svg)]({url}/actions) "
-        f"[![Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-        f"(https://colab.research.google.com/github/{path}/blob/main/notebooks/00_start_here.ipynb) "
-        f"[![Codespaces](https://github.com/codespaces/badge.svg)](https://codespaces.new/{path})"
+        f"[![Codespaces](https://github.com/codespaces/badge.svg)](https://codespaces.new/{path}) "
+        f"in Colab: {' '.join(links)}"
     )
 
 
