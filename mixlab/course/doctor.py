@@ -54,7 +54,7 @@ def requirements() -> list[tuple[str, str]]:
 
         project = tomllib.loads((places.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         listed = project["dependencies"] + project["optional-dependencies"]["jupyter"]
-    needed = [line for line in listed if not re.search("extra == .(test|bench)", line)]
+    needed = [line for line in listed if "extra ==" not in line or re.search("extra == .jupyter", line)]
     return [match.groups() for line in needed if (match := re.match(r"([\w.-]+)\s*>=\s*([\d.]+)", line))]
 
 
@@ -125,7 +125,7 @@ def lessons() -> Iterator[Finding]:
     """Where the published numbers and the notebooks are."""
     found = len(list(places.papers_folder().glob("*.json")))
     remedy = None if found else "install mixlab again: its numbers are gone"
-    yield "papers", f"{found} files of published numbers", remedy
+    yield "papers", f"{found} files of published numbers and claims", remedy
     yield "lessons", str(places.repository() or "not here: they come with the repository"), None
 
 
