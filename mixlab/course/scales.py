@@ -1,4 +1,4 @@
-"""How big a notebook runs: "quick" in minutes on two cores, "full" at the papers' size."""
+"""How big a notebook runs: "quick" in minutes on two cores, "full" longer, up to the papers' size."""
 
 import os
 
