@@ -117,8 +117,7 @@ def setup_cell() -> dict:
 if importlib.util.find_spec("mixlab") is None:  # a machine that has only this page, such as Colab
     !git clone -q {address()} course && pip install -q -e "./course[jupyter]"
     %cd -q course"""
-    tags = {"tags": [SETUP]}
-    cell = {"cell_type": "code", "id": "setup", "metadata": tags, "execution_count": None, "outputs": []}
+    cell = {"cell_type": "code", "execution_count": None, "id": "setup", "metadata": {"tags": [SETUP]}, "outputs": []}
     return {**cell, "source": source.splitlines(keepends=True)}
 
 
