@@ -25,7 +25,7 @@ HAS_SPHINX := import importlib.util as i, mixlab.course.site as s; exit(not all(
 # beside one busy process on two cores, and 1.8 s with this.
 export GOMP_SPINCOUNT ?= 1000
 
-# Without a GPU, PyTorch's builds for the CPU are a fifth of the download.
+# Without a GPU, PyTorch's build for the CPU leaves out the GPU libraries, most of the download.
 CPU_WHEELS ?= https://download.pytorch.org/whl/cpu
 
 default: help
