@@ -57,7 +57,7 @@ def test_the_commands_exist():
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 
-@pytest.mark.parametrize("path", front.FETCHING, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", front.fetching(), ids=lambda path: path.stem)
 def test_a_notebook_fetches_the_course_where_it_is_missing(path):
     notebook = json.loads(path.read_text(encoding="utf-8"))
     assert notebook["cells"][1]["source"] == front.setup_cell()["source"], "run python -m mixlab.course.front"

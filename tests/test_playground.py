@@ -37,6 +37,8 @@ def test_a_knob_for_every_number_and_a_picture_that_changes():
     assert alpha.description == "alpha" and image.value != before
     field.value = "RegMixup(KMixup(alpha=2.0, k=4))"
     assert [knob.description for knob in first.children[1:]] == ["alpha", "k"]
+    field.value = panel.children[2].children[0].value = ""
+    assert len(image.value) > 1000, "with both fields empty, the samples as they are"
     field.value = "nonsense("
     assert len(image.value) > 1000, "an expression that is no method is said in the picture"
 

@@ -6,6 +6,7 @@
 import json
 import re
 import tomllib
+from pathlib import Path
 
 import numpy as np
 
@@ -28,7 +29,6 @@ NAMES = {
 }
 BASE = "ERM()"
 SETUP = "remove-cell"  # the tag of the setup cell, which pages leave out
-FETCHING = [path for path in find() if path.parent.name != "solutions"]
 
 
 def address() -> str:
@@ -44,7 +44,7 @@ def badges() -> str:
         return "*(No badges yet: this copy does not know its address, see `[project.urls]` in pyproject.toml.)*"
     path = url.removeprefix("https://github.com/")
     colab = f"https://colab.research.google.com/github/{path}/blob/main/notebooks/"
-    lessons = [lesson for lesson in FETCHING if lesson.parent == README.parent / "notebooks"]
+    lessons = [lesson for lesson in fetching() if lesson.parent == README.parent / "notebooks"]
     links = [f"[{lesson.stem.partition('_')[0]}]({colab}{lesson.name})" for lesson in lessons]
     return (
         f"[![tests]({url}/actions/workflows/test.yml/badge.svg)]({url}/actions) "
@@ -110,6 +110,11 @@ def filled(text: str) -> str:
     return text
 
 
+def fetching() -> list[Path]:
+    """The notebooks that begin with the setup cell: all but the solutions."""
+    return [path for path in find() if path.parent.name != "solutions"]
+
+
 def setup_cell() -> dict:
     """The first cell of a notebook: it does nothing where the course is installed, and fetches it elsewhere."""
     source = f"""import importlib.util
@@ -133,7 +138,7 @@ def stamped(notebook: dict) -> dict:
 def main() -> None:
     README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
     PICTURE.write_bytes(pictures.png(picture()))
-    for path in FETCHING:
+    for path in fetching():
         notebook = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps(stamped(notebook), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -66,11 +66,9 @@ def mix(data: toys.ToySet, expression: str) -> Mixed:
 
 def look(data: str = "one_ring", noise: float = 0.0, first: str = "Mixup(alpha=1.0)", second: str = ""):
     """A figure, a row for each mixing: the samples as they are and mixed, some soft labels, and W."""
-    wanted, chosen = [expression for expression in (first, second) if expression], load(data, noise)
-    size, n = (11.6, 2.9 * len(wanted)), len(wanted)
-    figure, rows = pictures.plt.subplots(
-        n, 4, figsize=size, dpi=pictures.DPI, squeeze=False
-    )  # laid out by hand: faster
+    wanted, chosen = [each for each in (first, second) if each] or ["ERM()"], load(data, noise)
+    size, n = (11.6, 2.9 * len(wanted)), len(wanted)  # laid out by hand, which is faster
+    figure, rows = pictures.plt.subplots(n, 4, figsize=size, dpi=pictures.DPI, squeeze=False)
     figure.subplots_adjust(left=0.02, right=0.98, bottom=0.17 / n, top=1 - 0.09 / n, hspace=0.35, wspace=0.12)
     for axes, expression in zip(rows, wanted, strict=True):
         try:
