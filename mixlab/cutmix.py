@@ -46,14 +46,17 @@ class Boxes(Split):
 
     def mix(self, x):
         """x (n, …, height, width) of any type -> a new tensor of the same shape, type and memory layout."""
+        return torch.where(self.inside(x), take(x, self.partner), x)
+
+    def inside(self, x: Tensor) -> Tensor:
+        """Which pixels of x lie in their row's box: of a shape that spreads over x."""
         if image_size(x) != self.size or len(x) != len(self):
             raise ValueError(f"x has shape {tuple(x.shape)}, the plan is for {len(self)} images of {self.size} pixels")
         corners = torch.as_tensor(np.stack(self.box)).to(x.device, non_blocking=True)
         top, left, bottom, right = corners.view(4, -1, *[1] * (x.dim() - 1))
         rows, columns = (torch.arange(size, device=x.device) for size in self.size)
         rows = rows[:, None]
-        inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
-        return torch.where(inside, take(x, self.partner), x)
+        return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
 
 
 def cutmix_box(height: int, width: int, lam: Any, center_y: Any, center_x: Any) -> tuple:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import mixlab
+import mixlab.controls
 from mixlab.data import subsets
 from mixlab.method import Method
 from mixlab.places import data_folder
@@ -32,10 +33,10 @@ OPTIONS = {"shapes": {"size": 32, "n_train": 6000, "n_test": 2000, "seed": 0}}  
 NOTHING_DONE = {"fraction": 1.0, "long_tailed": 1.0, "random_labels": 0.0}
 
 
-def methods() -> dict[str, type[Method]]:
-    """Every method of the module, by name."""
-    exported = {name: getattr(mixlab, name) for name in mixlab.__all__}
-    return {n: c for n, c in exported.items() if inspect.isclass(c) and issubclass(c, Method) and c is not Method}
+def methods(controls: bool = False) -> dict[str, type[Method]]:
+    """Every method of the module, by name; with the controls, too, if told."""
+    named = {name: getattr(mixlab, name) for name in mixlab.__all__} | (vars(mixlab.controls) if controls else {})
+    return {n: c for n, c in named.items() if inspect.isclass(c) and issubclass(c, Method) and c is not Method}
 
 
 def build_method(expression: str, seed: int) -> Method:
@@ -146,7 +147,7 @@ def _build(node: ast.expr):
             return ast.literal_eval(node)
         except ValueError:
             raise TypeError(f"{ast.unparse(node)} is neither a number nor a method with its brackets") from None
-    if not isinstance(node.func, ast.Name) or node.func.id not in methods():
+    if not isinstance(node.func, ast.Name) or node.func.id not in methods(controls=True):
         raise ValueError(f"method must be one of {', '.join(methods())}, not {ast.unparse(node.func)!r}")
     keywords = {keyword.arg: _build(keyword.value) for keyword in node.keywords}
-    return methods()[node.func.id](*(_build(argument) for argument in node.args), **keywords)
+    return methods(controls=True)[node.func.id](*(_build(argument) for argument in node.args), **keywords)
