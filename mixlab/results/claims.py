@@ -4,7 +4,7 @@
 
 A comparison is method minus against, seed by seed, so that below zero is as the paper claims:
 
-    {"folder": "tenth", "data": "…", "model": "…", "recipe": "…", "method": "KMixup(1.0, 16)", "against": "Mixup(1.0)"}
+    {"folder": "…", "data": "…", "model": "…", "recipe": "…", "method": "KMixup(1.0, 16)", "against": "Mixup(1.0)"}
 
 folder may be a list, where runs lie in several. method and against may be lists of settings: each seed takes the one
 that is best on the other seeds, so none is chosen by the number that is reported. May be given: of, "error" if not, or

@@ -60,8 +60,9 @@ MANIFOLD = "the text names the settings of manifold mixup, which are these in co
 PUZZLEMIX = "the text names 600 epochs and points to released PuzzleMix code, whose command for 600 epochs this is"
 RECIPES = {
     "quick": replace(SHORT, augment=False, note="two cores, a small network, a few thousand images"),
-    # A tenth of CIFAR-10 and what else fits two cores: the budget of the course's own comparisons.
+    # A tenth or a twentieth of CIFAR-10 on two cores: the budgets of the course's own comparisons.
     "tenth": replace(SHORT, epochs=100, test_every=5, note="5,000 images on two cores"),
+    "twentieth": replace(SHORT, epochs=100, test_every=10, note="2,500 images on two cores"),
     "short15": replace(SHORT, epochs=15, note="borrowed GPU time"),
     "short30": replace(SHORT, epochs=30, note="borrowed GPU time"),
     "short60": replace(SHORT, epochs=60, note="borrowed GPU time"),
