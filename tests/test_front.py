@@ -19,8 +19,8 @@ def test_the_readme_says_what_the_records_say():
 def test_the_table_counts_runs_and_moves_with_them(monkeypatch):
     runs = {"ERM()": [{"error": 50.0}, {"error": 52.0}], "Mixup(alpha=1.0)": [{"error": 39.0}]}
     monkeypatch.setattr(front, "experiment", lambda name: runs if name == "wrong_labels" else {})
-    assert "| no mixing (ERM) | 51.0 ± 1.0 (n = 2) | not run yet |" in front.results()
-    assert "| mixup | 39.0 (n = 1) | not run yet |" in front.results()
+    assert "| no mixing (ERM) | 51.0 ± 1.0 (n = 2) | not run |" in front.results()
+    assert "| mixup | 39.0 (n = 1) | not run |" in front.results()
 
 
 def test_mixing_wins_where_labels_are_wrong_beyond_two_standard_errors():
