@@ -102,7 +102,7 @@ def leaves(x):
     ],
 )
 def test_whatever_a_student_writes_gets_an_answer(function, state, words):
-    check = Check(DOUBLE.reference, DOUBLE.cases, DOUBLE.mistakes, seconds=0.3)
+    check = Check(DOUBLE.reference, DOUBLE.mistakes, DOUBLE.cases, seconds=0.3)
     found, said = examine(check, function)
     assert found == state and all(word in said for word in words), said
     assert len(said) < 700

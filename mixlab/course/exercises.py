@@ -11,29 +11,24 @@ It is checked at once and says `not tried yet`, `not yet` with the reason, or `r
 student's function if that is right and for mixlab's own if not, so the lesson below it runs either way. The last cell
 of a lesson calls `score()`.
 
-**To add one**, write its check in the lesson's file, here mixlab/course/checks/zeta.py; the name is file.variable:
+**To add one**, write its check in the lesson's file, here mixlab/course/checks/zeta.py; the name is file.function:
 
-    def _shrinkage(gamma, n):                            # the reference, in plain form
-        w = np.arange(1.0, n + 1) ** -gamma
-        return float(((w / w.sum()) ** 2).sum())
-
-    def _first_only(gamma, n):                           # a mistake that students make
-        return float((1 / (np.arange(1.0, n + 1) ** -gamma).sum()) ** 2)
-
-    shrinkage = Check(
-        _shrinkage,
+    @check(
         cases=lambda rng: [(2.0, 2), (0.0, 5), (float(rng.uniform(1, 3)), 8)],      # arguments, drawn from a seed
-        mistakes={
-            "that is the own sample's share: the others add theirs": _first_only,
+        mistakes={                                                                  # that students make, with a hint
             "weights sum to one; it is their squares that count": lambda gamma, n: 1.0,
+            "that is the factor of the standard deviation": lambda gamma, n: shrinkage(gamma, n) ** 0.5,
         },
     )
+    def shrinkage(gamma, n):                                                        # the reference, in plain form
+        w = np.arange(1.0, n + 1) ** -gamma
+        return float(((w / w.sum()) ** 2).sum())
 
 An answer that equals what one of the mistakes would have returned gets the hint of that mistake, and a test holds
 every check to this: the reference is right, the stub is not tried, each mistake (two at least) gets its own hint.
 Without more the answer must equal the reference's in type, shape, dtype and value, and where the reference raises, it
 must raise the same. Where several answers are right, give `judge(answer, *case)`, which returns None or says what is
-wrong. A question that asks to play is a function without arguments: `cases=lambda rng: [()]` and a judge.
+wrong. A question that asks to play is a function without arguments, with a judge and without cases.
 While a student's function runs, no function of mixlab answers it, except those that the check lists in `may_call`.
 '''
 
@@ -49,7 +44,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -63,14 +58,23 @@ _done: dict[str, tuple[str, float]] = {}  # name -> how the last attempt went, m
 
 @dataclass(frozen=True)
 class Check:
-    """What is right, on which cases, and how it typically goes wrong; see the head of this file."""
+    """What is right, how it typically goes wrong, and on which cases; see the head of this file."""
 
     reference: Callable
-    cases: Callable[[np.random.Generator], Iterable[tuple]]
     mistakes: dict[str, Callable]
+    cases: Callable[[np.random.Generator], Iterable[tuple]] = lambda rng: [()]
     judge: Callable | None = None
     may_call: tuple[str, ...] = ()
     seconds: float = 5.0
+
+    def __call__(self, *case):
+        """What the reference returns: mistakes are written with it."""
+        return self.reference(*case)
+
+
+def check(**rules) -> Callable[[Callable], Check]:
+    """Decorate the reference of an exercise, which becomes its check."""
+    return partial(Check, **rules)
 
 
 @dataclass
