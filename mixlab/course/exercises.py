@@ -41,6 +41,7 @@ import linecache
 import pkgutil
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ class Attempt:
     def says(self) -> str:
         if isinstance(self.problem, Stopped):
             return str(self.problem)
-        return f"it raised {_told(self.problem)}" if self.problem else f"you returned {show(self.value)}"
+        return f"it raised {told(self.problem)}" if self.problem else f"you returned {show(self.value)}"
 
 
 class Stopped(BaseException):
@@ -107,6 +108,10 @@ def exercise(name: str, minutes: float) -> Callable:
         return function if state == "right" else check.reference
 
     return decide
+
+
+def told(problem: BaseException) -> str:
+    return f"{type(problem).__name__}: {problem}"
 
 
 def score() -> None:
@@ -140,22 +145,18 @@ def registry() -> dict[str, Check]:
     return {f"{lesson}.{k}": v for lesson, m in modules.items() for k, v in vars(m).items() if isinstance(v, Check)}
 
 
-def examine(check: Check, function: Callable, seed: int = 0, guard: bool = True) -> tuple[str, str]:
-    """("right" | "not yet" | "not tried yet", what to say). seed: of the random cases, a secret one for grading.
-
-    guard: let nothing of mixlab answer in the student's place.
-    """
+def examine(check: Check, function: Callable, seed: int = 0) -> tuple[str, str]:
+    """("right" | "not yet" | "not tried yet", what to say). seed: of the random cases, a secret one for grading."""
     if not inspect.isfunction(function):
         raise ValueError(f"function must be one that you write with def, not {function!r}")
     if is_stub(function):
         return UNTRIED
-    may_call = check.may_call if guard else None
     deadline = time.monotonic() + check.seconds
-    return verdict(check, lambda given: (call(function, given, deadline, may_call), given), seed)
+    return verdict(check, lambda given: (call(function, given, deadline, check.may_call), given), seed)
 
 
 def verdict(check: Check, ask: Callable, seed: int) -> tuple[str, str]:
-    """As examine, of whoever answers: ask(arguments) is an Attempt, and the arguments as they are after it."""
+    """The same of whoever answers: ask(arguments) is an Attempt, and the arguments as they are after it."""
     for case in check.cases(np.random.default_rng(seed)):
         attempt, given = ask(copy.deepcopy(case))
         if _unfinished(attempt):
@@ -211,17 +212,22 @@ def call(function: Callable, arguments: tuple, deadline: float, may_call: tuple[
     return attempt
 
 
+def _ours(function: Callable, case: tuple) -> Attempt:
+    """What a reference or a mistake says of a case."""
+    return call(function, copy.deepcopy(case), time.monotonic() + 60, None)
+
+
 def _answers(frame, namespace: dict) -> bool:
     """Is this a function of mixlab, called from the student's code and not from another one of mixlab?"""
-    if not _ours(frame) or frame.f_code.co_name == "<module>":
+    if not _of_mixlab(frame) or frame.f_code.co_name == "<module>":
         return False
     caller = frame.f_back
-    while caller.f_globals is not namespace and not _ours(caller):
+    while caller.f_globals is not namespace and not _of_mixlab(caller):
         caller = caller.f_back  # through torch and NumPy
     return caller.f_globals is namespace
 
 
-def _ours(frame) -> bool:
+def _of_mixlab(frame) -> bool:
     return frame.f_globals.get("__name__", "").split(".")[0] == "mixlab"
 
 
@@ -229,7 +235,7 @@ def _judge(check: Check, attempt: Attempt, case: tuple) -> str | None:
     """None if the attempt is right, else what is wrong with it."""
     if isinstance(attempt.problem, Stopped):
         return attempt.says()
-    wanted = call(check.reference, copy.deepcopy(case), time.monotonic() + 60, None)
+    wanted = _ours(check.reference, case)
     if wanted.problem:
         if type(attempt.problem) is type(wanted.problem):
             return None
@@ -243,19 +249,16 @@ def _judge(check: Check, attempt: Attempt, case: tuple) -> str | None:
     try:
         return alike_kind(attempt.value, wanted.value) or check.judge(attempt.value, *case)
     except Exception as problem:  # the student's answer may be of any make
-        return f"that cannot be judged, something like {show(wanted.value)} is wanted: {_told(problem)}"
+        return f"that cannot be judged, something like {show(wanted.value)} is wanted: {told(problem)}"
 
 
 def _explain(check: Check, case: tuple, attempt: Attempt, complaint: str) -> str:
     """The case, the answer, what is wrong, the hint for this mistake, the line, and what was printed."""
-    names = list(inspect.signature(check.reference).parameters)
-    shown = ", ".join(f"{name} = {show(value, False)}" for name, value in zip(names, case, strict=False))
+    names = inspect.signature(check.reference).parameters
+    shown = ", ".join(f"{name} = {show(value, False)}" for name, value in zip(names, case, strict=True))
     text = f"{shown}: " * bool(shown) + attempt.says()
     text += f", {complaint}" * (complaint != attempt.says())
-    for hint, mistake in check.mistakes.items():
-        if _alike(attempt, call(mistake, copy.deepcopy(case), time.monotonic() + 60, None)):
-            text += f" ({hint})"
-            break
+    text += next((f" ({hint})" for hint, wrong in check.mistakes.items() if _alike(attempt, _ours(wrong, case))), "")
     text += f"; your line {attempt.line}" * bool(attempt.line)
     printed = attempt.printed.getvalue()[:200].strip()
     return text + f"; it printed {printed!r}" * bool(printed)
@@ -268,22 +271,14 @@ def _alike(attempt: Attempt, other: Attempt) -> bool:
 
 
 def _changed(check: Check, case: tuple, given: tuple) -> str | None:
-    for name, value, after in zip(inspect.signature(check.reference).parameters, case, given, strict=False):
+    for name, value, after in zip(inspect.signature(check.reference).parameters, case, given, strict=True):
         if isinstance(value, torch.Tensor | np.ndarray) and compare(after, value):
             return f"your function changed the caller's {name}: work on a new one"
     return None
 
 
-def _told(problem: BaseException) -> str:
-    return f"{type(problem).__name__}: {problem}"
-
-
 def _line(problem: BaseException | None, namespace: dict) -> str:
     """'3: y = lam * x', the innermost line of the student's own code under a problem."""
-    found, trace = "", getattr(problem, "__traceback__", None)
-    while trace:
-        if trace.tb_frame.f_globals is namespace:
-            line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno).strip()
-            found = f"{trace.tb_lineno}: {line}" if line else f"{trace.tb_lineno}"
-        trace = trace.tb_next
-    return found
+    steps = list(traceback.walk_tb(problem and problem.__traceback__))
+    own = [(frame.f_code.co_filename, number) for frame, number in steps if frame.f_globals is namespace]
+    return f"{own[-1][1]}: {linecache.getline(*own[-1]).strip()}".removesuffix(": ") if own else ""
