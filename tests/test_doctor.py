@@ -45,16 +45,11 @@ def said(monkeypatch, capsys):
     return examine
 
 
-def line(text, what):
-    return re.search(rf"^{what} .*", text, re.M).group()
-
-
 def test_all_is_well_where_the_course_runs(said, monkeypatch):
     monkeypatch.setattr(device, "gpu_problem", lambda: None)
     status, text = said()
     assert status == 0
-    for what in ("Python", "torch", "torchvision", "kernel", "CPU", "GPU", "cache", "records", "free disk", "scale"):
-        assert line(text, what).endswith(" ok"), what
+    assert all(line.endswith(" ok") for line in text.splitlines()[:-1]) and len(text.splitlines()) > 15
 
 
 def test_it_needs_nothing_but_python_to_say_that_torch_is_missing():
@@ -68,7 +63,7 @@ def test_a_variable_that_leads_nowhere_is_named(said, monkeypatch):
     monkeypatch.setenv("MIXLAB_SCALE", "huge")
     monkeypatch.setenv("MIXLAB_DATA", "/no/such")
     status, text = said()
-    assert status == 1 and "quick, full" in line(text, "scale") and "/no/such" in line(text, "data")
+    assert status == 1 and re.search("^scale .*quick, full", text, re.M) and re.search("^data .*/no/such", text, re.M)
 
 
 def test_an_old_package_and_a_broken_one_are_told_apart(monkeypatch):
@@ -90,50 +85,38 @@ def test_requirements_come_from_the_installed_package_or_from_its_sources(monkey
     assert {"torch", "jupyterlab"} <= {name for name, _ in doctor.requirements()}
 
 
-def gpu():
-    return [finding for finding in doctor.processors() if finding[0] == "GPU"]
+def test_a_gpu_that_is_there_and_not_used_is_loud_and_one_that_works_says_its_precision(monkeypatch):
+    def gpu():
+        return next(finding for finding in doctor.processors() if finding[0] == "GPU")
 
-
-def test_a_gpu_that_is_there_and_not_used_is_loud(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(device, "gpu_problem", lambda: "its driver is too old")
-    ((_, _, remedy),) = gpu()
-    assert "NOT USED" in remedy and "its driver is too old" in remedy
-    monkeypatch.setattr(device, "gpu_problem", lambda: None)
-    assert gpu()[0][2] is None, "no GPU is no failure"
-
-
-def test_a_gpu_says_its_precision_and_whether_it_works(monkeypatch):
+    for problem in (None, "its driver is too old"):
+        monkeypatch.setattr(device, "gpu_problem", lambda problem=problem: problem)
+        assert gpu()[2] == (problem and f"THE GPU IS NOT USED: {problem}"), "no GPU is no failure"
     facts = SimpleNamespace(name="NVIDIA T4", total_memory=16 * 2**30)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: facts)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    answers = {"is_available": True, "device_count": 1, "get_device_properties": facts, "get_device_capability": (7, 5)}
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
+    monkeypatch.setattr(device, "gpu_problem", lambda: None)
     monkeypatch.setattr(torch, "ones", lambda *_, **__: torch.zeros(1))
-    assert gpu() == [("GPU", "1 x NVIDIA T4, 16 GiB, float32", None)]
+    assert gpu() == ("GPU", "1 x NVIDIA T4, 16 GiB, float32", None)
 
     def broken(*_, **__):
         raise RuntimeError("CUDA error: out of memory\nmore")
 
     monkeypatch.setattr(torch, "ones", broken)
-    assert gpu()[0][2].endswith("CUDA error: out of memory")
+    assert gpu()[2].endswith("CUDA error: out of memory")
 
 
-def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
+def test_a_folder_that_cannot_be_written_to_and_numbers_that_are_gone_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(places, "usual_cache", lambda: tmp_path / "new" / "cache")
     monkeypatch.setattr(places, "runs_folder", lambda: tmp_path)
-    assert [finding[2] for finding in doctor.folders()] == [None, None, None] and not (tmp_path / "new").exists()
+    assert [finding[2] for finding in doctor.folders()] == [None] * 4 and not (tmp_path / "new").exists()
 
     def full(dir):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(doctor.tempfile, "TemporaryFile", full)
-    assert "No space left" in next(doctor.folders())[2]
-
-
-def test_outside_the_repository_it_says_where_the_lessons_are_and_whether_the_numbers_came_along(monkeypatch, tmp_path):
-    monkeypatch.setattr(places, "repository", lambda: None)
     monkeypatch.setattr(places, "papers_folder", lambda: tmp_path)
-    (_, _, remedy), (_, found, none) = doctor.lessons()
-    assert "install mixlab again" in remedy and found == "not here: they come with the repository" and none is None
+    remedies = {what: remedy for what, _, remedy in doctor.folders() if remedy}
+    assert set(remedies) == {"cache", "records", "papers"} and "No space left" in remedies["cache"]

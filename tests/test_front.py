@@ -7,7 +7,7 @@ import pytest
 
 from mixlab.course import front
 from mixlab.places import ROOT
-from mixlab.results.records import experiment
+from mixlab.results.records import difference, experiment
 
 TEXT = front.README.read_text(encoding="utf-8")
 
@@ -24,7 +24,8 @@ def test_the_table_counts_runs_and_moves_with_them(monkeypatch):
 
 
 def test_mixing_wins_where_labels_are_wrong_beyond_two_standard_errors():
-    gain, spread, n = front.gain()
+    runs = experiment("wrong_labels")
+    gain, spread, n = difference(runs["Mixup(alpha=1.0)"], runs[front.BASE])
     assert n >= 2 and gain < -2 * spread
 
 

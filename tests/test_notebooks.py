@@ -75,7 +75,7 @@ def test_a_lesson_is_as_long_as_an_hour_allows(path):
 
 @each(MAIN)
 def test_every_picture_of_a_lesson_has_an_alternative_text(path):
-    alts = course.alt_texts(read(path))
+    alts = [alt for alt, _ in course.pictures_of(read(path))]
     assert alts and all(alt and len(alt.split()) >= 4 for alt in alts), alts
 
 
@@ -129,7 +129,7 @@ def test_clean_removes_widgets_progress_and_timings_and_keeps_alternative_texts(
     kept, picture = cleaned["cells"][0]["outputs"]
     assert kept == {"output_type": "stream", "name": "stdout", "text": "kept"}
     assert picture["data"] == {"image/png": PIXEL} and picture["metadata"] == {"image/png": {"alt": "a dot"}}
-    assert course.alt_texts(cleaned) == ["a dot"]
+    assert course.pictures_of(cleaned) == [("a dot", PIXEL)]
     assert course.clean(copy.deepcopy(cleaned)) == cleaned, "cleaning twice is cleaning once"
 
 
@@ -165,7 +165,7 @@ def test_a_run_reports_each_notebook_and_goes_on_after_a_failed_and_a_broken_one
         assert re.search(line, said), said
     assert "on purpose" in said and "Traceback (most" not in said.split("\n01_b:")[0]
     saved = read(first)["cells"][1]["outputs"]
-    assert saved[0]["text"] == ["42\n"] and course.alt_texts(read(first)) == ['an "empty" panel']
+    assert saved[0]["text"] == ["42\n"] and course.pictures_of(read(first))[0][0] == 'an "empty" panel'
 
 
 @pytest.mark.slow

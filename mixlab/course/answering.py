@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from mixlab.course import fence
-from mixlab.course.exercises import Attempt, Stopped, call, find, is_stub
+from mixlab.course.exercises import Attempt, Stopped, call, find, is_stub, told
 
 LONGEST = 1 << 20  # bytes of one answer
 STUB = re.compile(r"""^@(?:\w+\.)*exercise\(\s*["']([\w.]+)["']""", re.M)
@@ -45,7 +45,7 @@ def main() -> None:
     try:
         cells, broken = read(order["notebook"])
     except Exception as problem:
-        cells, broken = [], [("", f"this is not a notebook: {_told(problem)}")]
+        cells, broken = [], [("", f"this is not a notebook: {told(problem)[:300]}")]
     for name, why in broken:
         talk.say({"broken": name, "why": why})
     for number, (statement, file) in enumerate(taken(cells)):
@@ -57,7 +57,7 @@ def main() -> None:
                 function = None if number in order["skip"] else namespace[statement.name]
                 namespace[statement.name] = _exam(talk, name, number, function)
         except Exception as problem:
-            talk.say({"broken": name, "why": f"line {statement.lineno} of its cell: {_told(problem)}"})
+            talk.say({"broken": name, "why": f"line {statement.lineno} of its cell: {told(problem)[:300]}"})
     talk.say({"end": True})
 
 
@@ -92,7 +92,7 @@ def read(notebook: str) -> tuple[list[ast.Module], list[tuple[str, str]]]:
             linecache.cache[tree.file] = len(source), None, source.splitlines(True), tree.file
             cells.append(tree)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
-            broken += [(name, _told(problem)) for name in STUB.findall(source)]
+            broken += [(name, told(problem)[:300]) for name in STUB.findall(source)]
     return cells, broken
 
 
@@ -182,24 +182,24 @@ def _answer(function, request: dict) -> dict:
         attempt = call(function, given, time.monotonic() + request["seconds"], tuple(request["may_call"]))
     except BaseException as problem:  # KeyboardInterrupt and what else there may be
         attempt = Attempt(problem=problem)
-    said = {"line": attempt.line[:200], "printed": attempt.printed.getvalue()[:200]}
-    if attempt.problem is not None:
-        stopped = isinstance(attempt.problem, Stopped)
-        return {**said, "problem": [type(attempt.problem).__name__, str(attempt.problem)[:500]], "stopped": stopped}
+    said, problem = {"line": attempt.line[:200], "printed": attempt.printed.getvalue()[:200]}, attempt.problem
+    if problem is not None:
+        words = [type(problem).__name__, str(problem)[:500]]
+        return {**said, "problem": words, "stopped": isinstance(problem, Stopped)}
     try:
         said |= {"value": encode(attempt.value), "given": [encode(value) for value in given]}
         if len(json.dumps(said)) < LONGEST:
             return said
         why = f"an answer of more than {LONGEST >> 20} MB"
     except Exception as problem:
-        why = _told(problem)
+        why = told(problem)[:300]
     return {"problem": ["ValueError", f"the answer cannot be sent: {why}"]}
 
 
 def encode(value):
     """A value as JSON, from which `decode` makes it again. What no exercise asks for becomes its repr."""
     if value is None or isinstance(value, bool | str | int | float):
-        return next((kind(value) for kind in (bool, str, int, float) if isinstance(value, kind)), None)
+        return value
     if isinstance(value, tuple | list):
         return {"tuple" if isinstance(value, tuple) else "list": [encode(each) for each in value]}
     if isinstance(value, dict):
@@ -245,10 +245,6 @@ class Other:
 
     def __repr__(self) -> str:
         return self.text
-
-
-def _told(problem: BaseException) -> str:
-    return f"{type(problem).__name__}: {problem}"[:300]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from mixlab.course.scales import scale
+from mixlab.data.downloads import atomic_write
 from mixlab.places import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -67,17 +68,14 @@ def clean(notebook: dict) -> dict:
     return notebook
 
 
-def alt_texts(notebook: dict) -> list[str | None]:
-    """The alternative text of every picture among the outputs, None where there is none."""
-    return [alt for alt, _ in pictures_of(notebook)]
-
-
 def pictures_of(notebook: dict) -> list[tuple[str | None, str]]:
-    """Every picture among the outputs: its alternative text, and its file in base 64."""
-    outputs = [
-        out for cell in notebook["cells"] for out in cell.get("outputs", []) if "image/png" in out.get("data", {})
-    ]
-    return [(out["metadata"].get("image/png", {}).get("alt"), out["data"]["image/png"]) for out in outputs]
+    """Every picture among the outputs: its alternative text, None where there is none, and its file in base 64."""
+    outputs = [out for cell in notebook["cells"] for out in cell.get("outputs", [])]
+    return [(_alt(out), out["data"]["image/png"]) for out in outputs if "image/png" in out.get("data", {})]
+
+
+def _alt(output: dict) -> str | None:
+    return output.get("metadata", {}).get("image/png", {}).get("alt")
 
 
 def _run_one(path: Path, save: bool) -> str | None:
@@ -87,7 +85,7 @@ def _run_one(path: Path, save: bool) -> str | None:
 
     try:
         notebook = nbformat.read(path, as_version=4)
-        sources = [cell.source for cell in notebook.cells]
+        before = _sources(notebook)
         client = NotebookClient(
             notebook,
             timeout=TIMEOUT[scale("quick")],
@@ -99,7 +97,7 @@ def _run_one(path: Path, save: bool) -> str | None:
         _write(BUILD / "notebooks" / path.relative_to(NOTEBOOKS), notebook)
         if problem or not save:
             return problem
-        if _sources(path) != sources:
+        if _sources(nbformat.read(path, as_version=4)) != before:
             return "it was edited while it ran, so nothing was saved: run it again"
         _write(path, clean(notebook))
         return None
@@ -124,19 +122,16 @@ def _execute(client) -> str | None:
     return re.sub(r"\x1b\[[0-9;]*m", "", str(problem) or repr(problem)) if problem else None
 
 
-def _sources(path: Path) -> list[str]:
-    import nbformat
-
-    return [cell.source for cell in nbformat.read(path, as_version=4).cells]
+def _sources(notebook) -> list[str]:
+    return [cell.source for cell in notebook.cells]
 
 
 def _write(path: Path, notebook) -> None:
     import nbformat
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-    os.replace(temporary, path)  # whole or not there
+    with atomic_write(path) as temporary:
+        nbformat.write(notebook, temporary)
 
 
 def _is_shown(output: dict) -> bool:
@@ -149,8 +144,7 @@ def _is_shown(output: dict) -> bool:
 def _clean_output(output: dict) -> dict:
     if "data" in output:
         output["data"] = {kind: value for kind, value in output["data"].items() if kind in SHOWN}
-        alt = output.get("metadata", {}).get("image/png", {}).get("alt")
-        output["metadata"] = {"image/png": {"alt": alt}} if alt else {}
+        output["metadata"] = {"image/png": {"alt": alt}} if (alt := _alt(output)) else {}
         if "image/png" in output["data"]:
             output["data"].pop("text/plain", None)  # "<Figure size …>"
     return output

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mixlab import places
-from mixlab.course.scales import scale
+from mixlab.course.scales import SCALES
 
 Finding = tuple[str, str, str | None]  # what, what was found, None or what to do about it
 MODULES = {"scikit-learn": "sklearn"}  # packages that are imported under another name
@@ -34,15 +34,17 @@ def examine() -> int:
 
 def findings() -> Iterator[Finding]:
     """Everything that is looked at, in order."""
-    version = platform.python_version()
-    yield "Python", version, None if sys.version_info >= (3, 11) else "mixlab needs Python 3.11 or newer"
+    old = "mixlab needs Python 3.11 or newer"
+    yield "Python", platform.python_version(), None if sys.version_info >= (3, 11) else old
     for name, least in requirements():
         yield package(name, least)
     yield kernel()
     yield from processors()
     yield from folders()
-    yield from lessons()
-    yield chosen_scale()
+    yield "lessons", str(places.repository() or "not here: they come with the repository"), None
+    chosen = os.environ.get("MIXLAB_SCALE")
+    wrong = None if chosen in (None, "", *SCALES) else f"set MIXLAB_SCALE to one of {', '.join(SCALES)}, or unset it"
+    yield "scale", f"{chosen} (MIXLAB_SCALE)" if chosen else "quick", wrong
 
 
 def requirements() -> list[tuple[str, str]]:
@@ -96,45 +98,31 @@ def processors() -> Iterator[Finding]:
     except Exception:  # said before
         return
     yield "CPU", f"{os.cpu_count()} cores, {best_precision()}", None
-    if not torch.cuda.is_available():
-        problem = gpu_problem()
-        found = "not used" if problem else "none: quick scale runs on the CPU"
-        yield "GPU", found, problem and f"THE GPU IS NOT USED: {problem}"
-        return
-    facts = torch.cuda.get_device_properties(0)
-    found = f"{torch.cuda.device_count()} x {facts.name}, {facts.total_memory / 2**30:.0f} GiB"
-    try:
-        torch.ones(2, device="cuda").sum().item()
-        yield "GPU", f"{found}, {best_precision('cuda')}", None
-    except RuntimeError as problem:
-        yield "GPU", found, f"THE GPU CANNOT BE USED: {str(problem).splitlines()[0]}"
+    if problem := gpu_problem():
+        yield "GPU", "not used", f"THE GPU IS NOT USED: {problem}"
+    elif not torch.cuda.is_available():
+        yield "GPU", "none: quick scale runs on the CPU", None
+    else:
+        facts, remedy = torch.cuda.get_device_properties(0), None
+        found = f"{torch.cuda.device_count()} x {facts.name}, {facts.total_memory / 2**30:.0f} GiB"
+        try:
+            torch.ones(2, device="cuda").sum().item()
+        except RuntimeError as problem:
+            remedy = f"THE GPU CANNOT BE USED: {str(problem).splitlines()[0]}"
+        yield "GPU", f"{found}, {best_precision('cuda')}", remedy
 
 
 def folders() -> Iterator[Finding]:
-    """Can data and results be kept, and is there room?"""
+    """Can data and results be kept, are the published numbers there, and is there room?"""
     given, cache = os.environ.get("MIXLAB_DATA"), places.usual_cache()
     if given and not os.path.isdir(given):
         yield "data", "MIXLAB_DATA is set", f"there is no folder {given}: make it, or unset MIXLAB_DATA"
     for what, folder in (("cache", cache), ("records", places.runs_folder())):
         yield what, str(folder), _unwritable(folder)
+    papers = len(list(places.papers_folder().glob("*.json")))
+    yield "papers", f"{papers} files of published numbers", None if papers else "install mixlab again: they are gone"
     free = shutil.disk_usage(_existing(cache)).free / 2**30
     yield "free disk", f"{free:.0f} GiB", None if free >= LEAST else f"make room: at least {LEAST} GiB is needed"
-
-
-def lessons() -> Iterator[Finding]:
-    """Where the published numbers and the notebooks are."""
-    found = len(list(places.papers_folder().glob("*.json")))
-    remedy = None if found else "install mixlab again: its numbers are gone"
-    yield "papers", f"{found} files of published numbers and claims", remedy
-    yield "lessons", str(places.repository() or "not here: they come with the repository"), None
-
-
-def chosen_scale() -> Finding:
-    """quick or full."""
-    try:
-        return "scale", scale("quick") + (" (MIXLAB_SCALE)" if os.environ.get("MIXLAB_SCALE") else ""), None
-    except ValueError as problem:
-        return "scale", os.environ["MIXLAB_SCALE"], str(problem)
 
 
 def _unwritable(folder: Path) -> str | None:

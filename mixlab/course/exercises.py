@@ -11,29 +11,24 @@ It is checked at once and says `not tried yet`, `not yet` with the reason, or `r
 student's function if that is right and for mixlab's own if not, so the lesson below it runs either way. The last cell
 of a lesson calls `score()`.
 
-**To add one**, write its check in the lesson's file, here mixlab/course/checks/zeta.py; the name is file.variable:
+**To add one**, write its check in the lesson's file, here mixlab/course/checks/zeta.py; the name is file.function:
 
-    def _shrinkage(gamma, n):                            # the reference, in plain form
-        w = np.arange(1.0, n + 1) ** -gamma
-        return float(((w / w.sum()) ** 2).sum())
-
-    def _first_only(gamma, n):                           # a mistake that students make
-        return float((1 / (np.arange(1.0, n + 1) ** -gamma).sum()) ** 2)
-
-    shrinkage = Check(
-        _shrinkage,
+    @check(
         cases=lambda rng: [(2.0, 2), (0.0, 5), (float(rng.uniform(1, 3)), 8)],      # arguments, drawn from a seed
-        mistakes={
-            "that is the own sample's share: the others add theirs": _first_only,
+        mistakes={                                                                  # that students make, with a hint
             "weights sum to one; it is their squares that count": lambda gamma, n: 1.0,
+            "that is the factor of the standard deviation": lambda gamma, n: shrinkage(gamma, n) ** 0.5,
         },
     )
+    def shrinkage(gamma, n):                                                        # the reference, in plain form
+        w = np.arange(1.0, n + 1) ** -gamma
+        return float(((w / w.sum()) ** 2).sum())
 
 An answer that equals what one of the mistakes would have returned gets the hint of that mistake, and a test holds
 every check to this: the reference is right, the stub is not tried, each mistake (two at least) gets its own hint.
 Without more the answer must equal the reference's in type, shape, dtype and value, and where the reference raises, it
 must raise the same. Where several answers are right, give `judge(answer, *case)`, which returns None or says what is
-wrong. A question that asks to play is a function without arguments: `cases=lambda rng: [()]` and a judge.
+wrong. A question that asks to play is a function without arguments, with a judge and without cases.
 While a student's function runs, no function of mixlab answers it, except those that the check lists in `may_call`.
 '''
 
@@ -46,10 +41,11 @@ import linecache
 import pkgutil
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -63,14 +59,23 @@ _done: dict[str, tuple[str, float]] = {}  # name -> how the last attempt went, m
 
 @dataclass(frozen=True)
 class Check:
-    """What is right, on which cases, and how it typically goes wrong; see the head of this file."""
+    """What is right, how it typically goes wrong, and on which cases; see the head of this file."""
 
     reference: Callable
-    cases: Callable[[np.random.Generator], Iterable[tuple]]
     mistakes: dict[str, Callable]
+    cases: Callable[[np.random.Generator], Iterable[tuple]] = lambda rng: [()]
     judge: Callable | None = None
     may_call: tuple[str, ...] = ()
     seconds: float = 5.0
+
+    def __call__(self, *case):
+        """What the reference returns: mistakes are written with it."""
+        return self.reference(*case)
+
+
+def check(**rules) -> Callable[[Callable], Check]:
+    """Decorate the reference of an exercise, which becomes its check."""
+    return partial(Check, **rules)
 
 
 @dataclass
@@ -85,7 +90,7 @@ class Attempt:
     def says(self) -> str:
         if isinstance(self.problem, Stopped):
             return str(self.problem)
-        return f"it raised {_told(self.problem)}" if self.problem else f"you returned {show(self.value)}"
+        return f"it raised {told(self.problem)}" if self.problem else f"you returned {show(self.value)}"
 
 
 class Stopped(BaseException):
@@ -103,6 +108,10 @@ def exercise(name: str, minutes: float) -> Callable:
         return function if state == "right" else check.reference
 
     return decide
+
+
+def told(problem: BaseException) -> str:
+    return f"{type(problem).__name__}: {problem}"
 
 
 def score() -> None:
@@ -136,22 +145,18 @@ def registry() -> dict[str, Check]:
     return {f"{lesson}.{k}": v for lesson, m in modules.items() for k, v in vars(m).items() if isinstance(v, Check)}
 
 
-def examine(check: Check, function: Callable, seed: int = 0, guard: bool = True) -> tuple[str, str]:
-    """("right" | "not yet" | "not tried yet", what to say). seed: of the random cases, a secret one for grading.
-
-    guard: let nothing of mixlab answer in the student's place.
-    """
+def examine(check: Check, function: Callable, seed: int = 0) -> tuple[str, str]:
+    """("right" | "not yet" | "not tried yet", what to say). seed: of the random cases, a secret one for grading."""
     if not inspect.isfunction(function):
         raise ValueError(f"function must be one that you write with def, not {function!r}")
     if is_stub(function):
         return UNTRIED
-    may_call = check.may_call if guard else None
     deadline = time.monotonic() + check.seconds
-    return verdict(check, lambda given: (call(function, given, deadline, may_call), given), seed)
+    return verdict(check, lambda given: (call(function, given, deadline, check.may_call), given), seed)
 
 
 def verdict(check: Check, ask: Callable, seed: int) -> tuple[str, str]:
-    """As examine, of whoever answers: ask(arguments) is an Attempt, and the arguments as they are after it."""
+    """The same of whoever answers: ask(arguments) is an Attempt, and the arguments as they are after it."""
     for case in check.cases(np.random.default_rng(seed)):
         attempt, given = ask(copy.deepcopy(case))
         if _unfinished(attempt):
@@ -207,17 +212,22 @@ def call(function: Callable, arguments: tuple, deadline: float, may_call: tuple[
     return attempt
 
 
+def _ours(function: Callable, case: tuple) -> Attempt:
+    """What a reference or a mistake says of a case."""
+    return call(function, copy.deepcopy(case), time.monotonic() + 60, None)
+
+
 def _answers(frame, namespace: dict) -> bool:
     """Is this a function of mixlab, called from the student's code and not from another one of mixlab?"""
-    if not _ours(frame) or frame.f_code.co_name == "<module>":
+    if not _of_mixlab(frame) or frame.f_code.co_name == "<module>":
         return False
     caller = frame.f_back
-    while caller.f_globals is not namespace and not _ours(caller):
+    while caller.f_globals is not namespace and not _of_mixlab(caller):
         caller = caller.f_back  # through torch and NumPy
     return caller.f_globals is namespace
 
 
-def _ours(frame) -> bool:
+def _of_mixlab(frame) -> bool:
     return frame.f_globals.get("__name__", "").split(".")[0] == "mixlab"
 
 
@@ -225,7 +235,7 @@ def _judge(check: Check, attempt: Attempt, case: tuple) -> str | None:
     """None if the attempt is right, else what is wrong with it."""
     if isinstance(attempt.problem, Stopped):
         return attempt.says()
-    wanted = call(check.reference, copy.deepcopy(case), time.monotonic() + 60, None)
+    wanted = _ours(check.reference, case)
     if wanted.problem:
         if type(attempt.problem) is type(wanted.problem):
             return None
@@ -239,19 +249,16 @@ def _judge(check: Check, attempt: Attempt, case: tuple) -> str | None:
     try:
         return alike_kind(attempt.value, wanted.value) or check.judge(attempt.value, *case)
     except Exception as problem:  # the student's answer may be of any make
-        return f"that cannot be judged, something like {show(wanted.value)} is wanted: {_told(problem)}"
+        return f"that cannot be judged, something like {show(wanted.value)} is wanted: {told(problem)}"
 
 
 def _explain(check: Check, case: tuple, attempt: Attempt, complaint: str) -> str:
     """The case, the answer, what is wrong, the hint for this mistake, the line, and what was printed."""
-    names = list(inspect.signature(check.reference).parameters)
-    shown = ", ".join(f"{name} = {show(value, False)}" for name, value in zip(names, case, strict=False))
+    names = inspect.signature(check.reference).parameters
+    shown = ", ".join(f"{name} = {show(value, False)}" for name, value in zip(names, case, strict=True))
     text = f"{shown}: " * bool(shown) + attempt.says()
     text += f", {complaint}" * (complaint != attempt.says())
-    for hint, mistake in check.mistakes.items():
-        if _alike(attempt, call(mistake, copy.deepcopy(case), time.monotonic() + 60, None)):
-            text += f" ({hint})"
-            break
+    text += next((f" ({hint})" for hint, wrong in check.mistakes.items() if _alike(attempt, _ours(wrong, case))), "")
     text += f"; your line {attempt.line}" * bool(attempt.line)
     printed = attempt.printed.getvalue()[:200].strip()
     return text + f"; it printed {printed!r}" * bool(printed)
@@ -264,22 +271,14 @@ def _alike(attempt: Attempt, other: Attempt) -> bool:
 
 
 def _changed(check: Check, case: tuple, given: tuple) -> str | None:
-    for name, value, after in zip(inspect.signature(check.reference).parameters, case, given, strict=False):
+    for name, value, after in zip(inspect.signature(check.reference).parameters, case, given, strict=True):
         if isinstance(value, torch.Tensor | np.ndarray) and compare(after, value):
             return f"your function changed the caller's {name}: work on a new one"
     return None
 
 
-def _told(problem: BaseException) -> str:
-    return f"{type(problem).__name__}: {problem}"
-
-
 def _line(problem: BaseException | None, namespace: dict) -> str:
     """'3: y = lam * x', the innermost line of the student's own code under a problem."""
-    found, trace = "", getattr(problem, "__traceback__", None)
-    while trace:
-        if trace.tb_frame.f_globals is namespace:
-            line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno).strip()
-            found = f"{trace.tb_lineno}: {line}" if line else f"{trace.tb_lineno}"
-        trace = trace.tb_next
-    return found
+    steps = list(traceback.walk_tb(problem and problem.__traceback__))
+    own = [(frame.f_code.co_filename, number) for frame, number in steps if frame.f_globals is namespace]
+    return f"{own[-1][1]}: {linecache.getline(*own[-1]).strip()}".removesuffix(": ") if own else ""

@@ -13,7 +13,7 @@ import numpy as np
 from mixlab.course import pictures
 from mixlab.course.build import find
 from mixlab.places import ROOT
-from mixlab.results.records import difference, experiment, mean_and_error
+from mixlab.results.records import experiment, mean_and_error
 
 README, PICTURE = ROOT / "README.md", ROOT / "notebooks" / "what_mixing_buys.png"
 PLACEHOLDER = "https://example.org/mixlab"  # until the repository has an address: [project.urls] in pyproject.toml
@@ -28,7 +28,7 @@ NAMES = {
     "RegMixup(method=Mixup(alpha=20.0))": "RegMixup",
     "ManifoldMixup(mixing=Mixup(alpha=1.0))": "manifold mixup",
     "ConfusionMixup(alpha=1.0, gamma=0.25)": "guided mixup",
-    "LaMix()": "LaMix",
+    "LaMix(mixing=Mixup(alpha=1.0, per_sample=True))": "LaMix",
     "InfiniteClass(method=Mixup(alpha=1.0, per_sample=True))": "Infinite Class",
     "PuzzleMix(alpha=1.0)": "PuzzleMix",
 }
@@ -49,13 +49,10 @@ def badges() -> str:
         return "*(No badges yet: this copy does not know its address, see `[project.urls]` in pyproject.toml.)*"
     path = url.removeprefix("https://github.com/")
     colab = f"https://colab.research.google.com/github/{path}/blob/main/notebooks/"
-    lessons = [lesson for lesson in fetching() if lesson.parent == README.parent / "notebooks"]
-    links = [f"[{lesson.stem.partition('_')[0]}]({colab}{lesson.name})" for lesson in lessons]
-    return (
-        f"[![tests]({url}/actions/workflows/test.yml/badge.svg)]({url}/actions) "
-        f"[![Codespaces](https://github.com/codespaces/badge.svg)](https://codespaces.new/{path}) "
-        f"in Colab: {' '.join(links)}"
-    )
+    links = [f"[{p.stem.partition('_')[0]}]({colab}{p.name})" for p in find() if p.parent == PICTURE.parent]
+    tests = f"[![tests]({url}/actions/workflows/test.yml/badge.svg)]({url}/actions)"
+    codespaces = f"[![Codespaces](https://github.com/codespaces/badge.svg)](https://codespaces.new/{path})"
+    return f"{tests} {codespaces} in Colab: {' '.join(links)}"
 
 
 def results() -> str:
@@ -71,9 +68,9 @@ def results() -> str:
 def _cell(runs: dict, expression: str) -> str:
     if expression not in runs:
         return "not run"
-    errors = [run["error"] for run in runs[expression]]
-    mean, spread = mean_and_error(errors)
-    return f"{mean:.1f} ± {spread:.1f} (n = {len(errors)})" if len(errors) > 1 else f"{mean:.1f} (n = 1)"
+    mean, spread = mean_and_error([run["error"] for run in runs[expression]])
+    n = len(runs[expression])
+    return f"{mean:.1f} ± {spread:.1f} (n = {n})" if n > 1 else f"{mean:.1f} (n = 1)"
 
 
 def picture():
@@ -89,27 +86,19 @@ def picture():
     left.set(xlabel="epoch", ylabel="% of the test pictures wrong", ylim=(35, 65))
     left.set_title("40% random labels: mixup keeps getting better", fontsize=10)
     left.legend()
-    found = {name: [run["error"] for run in runs[key]] for key, name in NAMES.items() if key in runs}
-    found = dict(sorted(found.items(), key=lambda item: np.mean(item[1])))
-    dots = {f"{name}, n = {len(errors)}": mean_and_error(errors) for name, errors in found.items()}
-    pictures.dots(right, dots, highlight=next((name for name in dots if name.startswith(NAMES[BASE])), None))
+    label = {key: f"{name}, n = {len(runs[key])}" for key, name in NAMES.items() if key in runs}
+    dots = {words: mean_and_error([run["error"] for run in runs[key]]) for key, words in label.items()}
+    pictures.dots(right, dict(sorted(dots.items(), key=lambda item: item[1])), highlight=label[BASE])
     right.set(xlabel="% of the test pictures wrong")
     right.set_title("after the last epoch (bar: standard error)", fontsize=10)
     return figure
 
 
-def gain() -> tuple[float, float, int]:
-    """What mixup buys where labels are wrong: its error minus ERM's, the standard error, and n."""
-    runs = experiment("wrong_labels")
-    return difference(runs["Mixup(alpha=1.0)"], runs[BASE])
-
-
 def filled(text: str) -> str:
     """The README's text with its made parts made anew: between <!-- name --> and <!-- end -->."""
     for name, part in {"badges": badges(), "results": results()}.items():
-        text, found = re.subn(
-            rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, p=part: f"{m[1]}{p}\n{m[2]}", text, flags=re.S
-        )
+        between = rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)"
+        text, found = re.subn(between, lambda _, part=part: f"{part}\n", text, flags=re.S)
         if found != 1:
             raise ValueError(f"README.md needs one part <!-- {name} -->, not {found}")
     return text

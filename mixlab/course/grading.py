@@ -36,7 +36,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from mixlab.course.answering import LONGEST, decode, encode
-from mixlab.course.exercises import Attempt, Check, Stopped, registry, verdict
+from mixlab.course.exercises import Attempt, Check, Stopped, registry, told, verdict
 from mixlab.data.downloads import atomic_write
 from mixlab.places import ROOT
 
@@ -103,7 +103,7 @@ def grade_one(path: Path, name: str, seed: str) -> dict:
                         raise ValueError(str(end)) from end
                     lost[student.exercise[0]] = student.exercise[1], f"not yet: {end}"
     except Exception as problem:  # whatever it is, it is this notebook's row and not the end of the others
-        row["problem"] = str(problem) if isinstance(problem, ValueError) else f"{type(problem).__name__}: {problem}"
+        row["problem"] = str(problem) if isinstance(problem, ValueError) else told(problem)
     row["verdicts"] |= dict(lost.values())
     return row
 

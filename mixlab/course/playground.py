@@ -9,10 +9,11 @@ import re
 import textwrap
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mixlab.course import pictures
 from mixlab.data import toys
@@ -23,6 +24,7 @@ from mixlab.training.sweeps import fit_many
 
 SETS = ("one_ring", "four_bars", "swiss_roll", "half_moons", "digits")
 BATCH, SHOWN = 64, 9  # samples mixed at a time; of them shown with their labels
+ADAM = partial(torch.optim.Adam, lr=4e-3, fused=True)
 NUMBER = re.compile(r"(\w+)=(\d+(?:\.\d+)?)")
 
 
@@ -34,24 +36,9 @@ def load(name: str, noise: float = 0.0) -> toys.ToySet:
     return random_labels(data, noise, 0) if noise else data
 
 
-@dataclass(frozen=True)
-class Mixed:
-    """x (n, …) and labels (n,) as they were, mixed (n, …) and y (n, c) as they came out, the first batch's W."""
-
-    x: Tensor
-    labels: Tensor
-    mixed: Tensor
-    y: Tensor
-    matrix: Tensor
-
-    @property
-    def xi(self) -> float:
-        """How far mixing moves a sample: xi^2 = mean |x' - x|^2."""
-        return float((self.mixed - self.x).flatten(1).square().sum(1).mean().sqrt())
-
-
-def mix(data: toys.ToySet, expression: str) -> Mixed:
-    """The training set in a random order, mixed batch by batch."""
+def mix(data: toys.ToySet, expression: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The training set in a random order, mixed batch by batch: x (n, …) and labels (n,) as they were, x (n, …) and
+    soft labels (n, c) as they came out, and W of the first batch."""
     method, classes = build_method(expression, 0), len(data.classes)
     method.prepare(torch.nn.Linear(data.train_x.shape[1], classes), data.train_y)
     order = torch.randperm(len(data.train_x), generator=torch.Generator().manual_seed(0))
@@ -61,18 +48,18 @@ def mix(data: toys.ToySet, expression: str) -> Mixed:
     plans = [method.draw(*batch) for batch in batches]
     mixed = torch.cat([plan.mix(rows) for plan, (rows, _) in zip(plans, batches, strict=True)])
     y = torch.cat([method.targets(plan, rows, classes) for plan, (_, rows) in zip(plans, batches, strict=True)])
-    return Mixed(x, labels, mixed, y, plans[0].matrix())
+    return x, labels, mixed, y, plans[0].matrix()
 
 
 def look(data: str = "one_ring", noise: float = 0.0, first: str = "Mixup(alpha=1.0)", second: str = ""):
     """A figure, a row for each mixing: the samples as they are and mixed, some soft labels, and W."""
-    wanted, chosen = [each for each in (first, second) if each] or ["ERM()"], load(data, noise)
-    size, n = (11.6, 2.9 * len(wanted)), len(wanted)  # laid out by hand, which is faster
-    figure, rows = pictures.plt.subplots(n, 4, figsize=size, dpi=pictures.DPI, squeeze=False)
+    wanted, chosen = [*filter(None, (first, second))] or ["ERM()"], load(data, noise)
+    n = len(wanted)  # laid out by hand, which is faster
+    figure, rows = pictures.plt.subplots(n, 4, figsize=(11.6, 2.9 * n), dpi=pictures.DPI, squeeze=False)
     figure.subplots_adjust(left=0.02, right=0.98, bottom=0.17 / n, top=1 - 0.09 / n, hspace=0.35, wspace=0.12)
     for axes, expression in zip(rows, wanted, strict=True):
         try:
-            _show_mix(axes, chosen, expression, mix(chosen, expression))
+            _show_mix(axes, chosen, expression, *mix(chosen, expression))
         except ValueError as problem:
             _say(axes[0], expression, problem)
     return figure
@@ -80,15 +67,15 @@ def look(data: str = "one_ring", noise: float = 0.0, first: str = "Mixup(alpha=1
 
 def train(data: str = "one_ring", noise: float = 0.0, first: str = "Mixup(alpha=1.0)", second: str = ""):
     """A figure: what small networks learn with each mixing, beside ERM: maps of the plane, or errors on digits."""
-    wanted, chosen = ["ERM()", *(expression for expression in (first, second) if expression)], load(data, noise)
+    wanted, chosen = ["ERM()", *filter(None, (first, second))], load(data, noise)
     figure, axes = pictures.panels(1, len(wanted), 3.4, squeeze=False)
     for ax, expression in zip(axes[0], wanted, strict=True):
         try:
             began = time.perf_counter()
-            how = {"epochs": 40, "batch_size": BATCH, "optimizer": _adam, "progress": False}
+            how = {"epochs": 40, "batch_size": BATCH, "optimizer": ADAM, "progress": False}
             nets = fit_many(chosen, [build_method(expression, 0)], [0], **how)
             error = float(nets.error(chosen.test_x, chosen.test_y))
-            _show_learnt(ax, chosen, nets.alone(0))
+            _show_learnt(ax, chosen, lambda x, nets=nets: nets.predict(x)[0])
             ax.set_title(f"{expression}\n{error:.1f}% wrong, {time.perf_counter() - began:.1f} s", fontsize=9)
         except ValueError as problem:
             _say(ax, expression, problem)
@@ -117,7 +104,7 @@ def panel():
     for knob in (data, noise):
         knob.observe(redraw, "value")
     for menu in menus:
-        menu.watch(redraw)
+        menu.changed = redraw
     button.on_click(learn)
     redraw()
     return widgets.VBox([widgets.HBox([data, noise, button]), *(menu.box for menu in menus), image, learnt])
@@ -129,15 +116,11 @@ class _Mixing:
     def __init__(self, name: str, expression: str):
         import ipywidgets as widgets
 
-        self.name, self.changed = name, lambda _=None: None
-        options = usual_methods()
-        self.field = widgets.Combobox(value=expression, options=options, description=name, continuous_update=False)
-        self.knobs, self.box = [], widgets.HBox()
+        self.name, self.changed = name, lambda: None
+        look = {"options": usual_methods(), "description": name, "continuous_update": False}
+        self.field, self.knobs, self.box = widgets.Combobox(value=expression, **look), [], widgets.HBox()
         self.field.observe(self._refill, "value")
         self._refill()
-
-    def watch(self, changed: Callable) -> None:
-        self.changed = changed
 
     def expression(self) -> str:
         """The field's expression with the numbers that the knobs show."""
@@ -168,40 +151,26 @@ def _knob(name: str, value: str):
     return widgets.FloatLogSlider(value=float(value), min=-2, max=2, step=0.05, description=name)
 
 
-def _adam(parameters):
-    return torch.optim.Adam(parameters, lr=4e-3, fused=True)
-
-
-def _show_mix(axes, data, expression: str, found: Mixed) -> None:
+def _show_mix(axes, data, expression: str, x, labels, mixed, y, W) -> None:
     before, after, bars, matrix = axes
-    if found.x.dim() == 2:
-        pictures.points(before, found.x, one_hot(found.labels, len(data.classes)))
-        pictures.points(after, found.mixed, found.y)
+    if x.dim() == 2:
+        pictures.points(before, x, one_hot(labels, len(data.classes)))
+        pictures.points(after, mixed, y)
         after.set(xlim=before.get_xlim(), ylim=before.get_ylim())
     else:
-        for ax, images in ((before, found.x), (after, found.mixed)):
-            ax.imshow(_tiles(images[:SHOWN]).numpy(), cmap="gray_r", vmin=0, vmax=1)
+        for ax, images in ((before, x), (after, mixed)):
+            tiles = pad(images[:SHOWN, 0], (1, 1, 1, 1)).view(3, 3, 10, 10)  # three rows, with white between
+            ax.imshow(tiles.movedim(1, 2).reshape(30, 30).numpy(), cmap="gray_r", vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[])
-    before.set_title(expression, fontsize=9)
-    after.set_title(f"mixed: a sample moves by {found.xi:.2f} (xi)", fontsize=9)
-    pictures.label_bars(bars, found.y[:SHOWN], data.classes if len(data.classes) > 2 else ())
-    matrix.imshow(found.matrix.numpy(), cmap="Purples", vmin=0, vmax=1)
-    matrix.set(xticks=[], yticks=[], xlabel="from sample", ylabel="new sample")
-    bars.set_title(f"the labels of {SHOWN} of them", fontsize=9)
-    matrix.set_title(f"W of a batch of {len(found.matrix)}", fontsize=9)
+    xi = (mixed - x).flatten(1).square().sum(1).mean().sqrt()  # how far mixing moves a sample, root mean square
+    pictures.label_bars(bars, y[:SHOWN], data.classes if len(data.classes) > 2 else ())
+    pictures.weights(matrix, W, numbers=False).set(xticks=[], yticks=[])
+    titles = (expression, f"mixed: a sample moves by {xi:.2f} (xi)", f"the labels of {SHOWN} of them")
+    for ax, title in zip(axes, (*titles, f"W of a batch of {len(W)}"), strict=True):
+        ax.set_title(title, fontsize=9)
 
 
-def _tiles(images: Tensor) -> Tensor:
-    """images (n, 1, h, w) in rows of three, as one picture with white between them."""
-    padded = torch.nn.functional.pad(images[:, 0], (1, 1, 1, 1))
-    return torch.cat([torch.cat(list(row), dim=1) for row in padded.split(3)], dim=0)
-
-
-def _show_learnt(ax, data, network: torch.nn.Module) -> None:
-    def predict(x):
-        with torch.no_grad():
-            return network(x).softmax(1)
-
+def _show_learnt(ax, data, predict: Callable[[Tensor], Tensor]) -> None:
     if data.train_x.shape[1] > 2:
         answers = predict(data.test_x).argmax(1)
         confused = torch.bincount(10 * data.test_y + answers, minlength=100).view(10, 10)

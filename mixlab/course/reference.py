@@ -4,6 +4,7 @@ import ast
 import re
 import statistics
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from mixlab.places import PACKAGE, ROOT
@@ -49,26 +50,24 @@ def _names(path: Path, level: str) -> str:
     return "\n\n".join([*head, *_members(tree.body)])
 
 
-def _members(nodes: list, within: str = "") -> list[str]:
-    return [
-        _member(node, within) for node in nodes if not getattr(node, "name", "_").startswith("_") and _markdown(node)
-    ]
+def _members(nodes: list, kind: str = "function") -> list[str]:
+    named = [node for node in nodes if not getattr(node, "name", "_").startswith("_")]
+    return [_member(node, kind) for node in named if _markdown(node)]
 
 
-def _member(node, within: str) -> str:
+def _member(node, kind: str) -> str:
     """One class, method or function: its signature as written, and its docstring."""
     if isinstance(node, ast.ClassDef):
-        made = next((child for child in node.body if getattr(child, "name", "") == "__init__"), None)
-        inner = "\n\n".join([_markdown(node), *_members(node.body, node.name)])
-        return f"::::{{py:class}} {node.name}{_arguments(made) if made else ''}\n\n{inner}\n::::"
-    kind = "method" if within else "function"
-    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+        made = [_signature(child) for child in node.body if getattr(child, "name", "") == "__init__"]
+        inner = "\n\n".join([_markdown(node), *_members(node.body, "method")])
+        return f"::::{{py:class}} {node.name}{''.join(made)}\n\n{inner}\n::::"
     if any(ast.unparse(word) == "property" for word in node.decorator_list):
         return f":::{{py:property}} {node.name}\n\n{_markdown(node)}\n:::"
-    return f":::{{py:{kind}}} {node.name}{_arguments(node)}{returns}\n\n{_markdown(node)}\n:::"
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    return f":::{{py:{kind}}} {node.name}{_signature(node)}{returns}\n\n{_markdown(node)}\n:::"
 
 
-def _arguments(node) -> str:
+def _signature(node: ast.FunctionDef) -> str:
     words = re.sub(r"^(self|cls)(, )?", "", ast.unparse(node.args))
     return f"({words})"
 
@@ -87,14 +86,11 @@ def results_pages() -> dict[str, str]:
 
     runs, _ = records.read()
     lines = report.compare(papers.rows_of(None), runs)
-    pages = {
-        f"results/{name}.md": _paper_page(name, [r for r in lines if r["paper"] == name]) for name in papers.names()
-    }
-    pages["results/experiments.md"] = _experiments_page(runs)
+    pages = {"results/experiments.md": _experiments_page(runs)}
+    for name in papers.names():
+        pages[f"results/{name}.md"] = _paper_page(name, [line for line in lines if line["paper"] == name])
+    words = "Errors are in percent. *gap*: ours less the printed one; *gap / s.e.*: over the standard errors of both."
     summary = f"```text\n{report.summary(lines, len(runs), [])}\n```"
-    words = (
-        "Errors are in percent. *gap*: ours less the printed number; *gap / s.e.*: over the standard errors of both."
-    )
     contents = toctree(["experiments", *papers.names()])
     pages["results/index.md"] = "\n\n".join(["# Results", words, summary, contents])
     return pages
@@ -109,40 +105,34 @@ def _paper_page(name: str, lines: list[dict]) -> str:
         rows = list(table)
         measured = sorted((line for line in rows if line["n"]), key=_circumstances)
         parts.append("## {}\n\n{} of {} printed numbers have been measured.".format(title, *count_cells(rows)))
-        for (place, under), group in groupby(measured, lambda line: (_place(line), _circumstances(line)[1])):
-            parts.append(f"### {place}\n\n{under}\n\n" + _rows(BESIDE, map(_cells, group)))
+        parts += [head + _rows(BESIDE, map(_cells, group)) for head, group in groupby(measured, _circumstances)]
     return "\n\n".join(parts)
 
 
-def _place(line: dict) -> str:
-    return f"{line['dataset']}, {line['model'] or 'no network named'}"
-
-
-def _circumstances(line: dict) -> tuple[str, str]:
-    under = f"Measured on {line['measured_on']} with {line['network']}: {line['budget']}. {line['device']}."
-    return _place(line), under
+def _circumstances(line: dict) -> str:
+    head = f"### {line['dataset']}, {line['model'] or 'no network named'}\n\n"
+    return f"{head}Measured on {line['measured_on']} with {line['network']}: {line['budget']}. {line['device']}.\n\n"
 
 
 def _cells(line: dict) -> tuple[str, ...]:
     method = " ".join([line["method"], *(f"{key}={value}" for key, value in line["params"].items())])
-    numbers = ("" if line[key] is None else format(line[key], form) for key, form in GAPS.items())
-    ours = f"{line['ours']:.2f}" + ("" if line["std"] is None else f" ± {line['std']:.2f}")
-    printed, gap, share = numbers
+    ours = " ± ".join(f"{line[key]:.2f}" for key in ("ours", "std") if line[key] is not None)
+    printed, gap, share = ("" if line[key] is None else format(line[key], form) for key, form in GAPS.items())
     return method, printed, ours, str(line["n"]), gap, share
 
 
 def _experiments_page(runs: list[dict]) -> str:
     """What was run beside the papers' tables, one folder of records a section: mean ± standard deviation over seeds."""
     parts = ["# Experiments", "One section is one folder of `data/runs`. Error in percent after the last epoch."]
-    stated = sorted((run for run in runs if "expression" in run), key=lambda run: run["file"])
-    for folder, group in groupby(stated, lambda run: run["file"].split("/")[0]):
+    stated = []
+    for run in (run for run in runs if "expression" in run):
+        place = f"{run.get('data') or run['dataset']}, {run['model']}, {run['budget']}"
+        stated.append((run["file"].split("/")[0], place, run["expression"], run["error"]))
+    for folder, group in groupby(sorted(stated), itemgetter(0)):
         parts.append(f"## {folder}")
-        places: dict[str, dict[str, list[float]]] = {}
-        for run in group:
-            place = f"{run.get('data') or run['dataset']}, {run['model']}, {run['budget']}"
-            places.setdefault(place, {}).setdefault(run["expression"], []).append(run["error"])
-        for place, methods in sorted(places.items()):
-            rows = [(name, _spread(errors), str(len(errors))) for name, errors in sorted(methods.items())]
+        for place, same in groupby(group, itemgetter(1)):
+            errors = {name: [run[3] for run in runs] for name, runs in groupby(same, itemgetter(2))}
+            rows = [(name, _spread(values), str(len(values))) for name, values in errors.items()]
             parts.append(f"{place}\n\n" + _rows(("method", "error", "n"), rows))
     return "\n\n".join(parts)
 

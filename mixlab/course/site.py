@@ -129,19 +129,18 @@ def _copied(path: Path, places: dict[str, str]) -> str:
     relink = _relinker(path, places)
     if path.suffix == ".md":
         return relink(path.read_text(encoding="utf-8"))
-    notebook = json.loads(path.read_text(encoding="utf-8"))
+    notebook, cells = json.loads(path.read_text(encoding="utf-8")), []
     for cell in notebook["cells"]:
+        cells.append(cell)
         if cell["cell_type"] == "markdown":
             cell["source"] = relink("".join(cell["source"]))
         for data in (output.get("data", {}) for output in cell.get("outputs", [])):
             if "text/markdown" in data:
                 shown = relink("".join(data["text/markdown"]))  # Sphinx leads links of cells to pages, not of outputs
                 data["text/markdown"] = re.sub(r"(?<=\w)\.(ipynb|md)(?=[#)])", ".html", shown)
-    sliders = [i for i, cell in enumerate(notebook["cells"]) if "slider" in cell["metadata"].get("tags", [])]
-    for i in reversed(sliders):
-        word = {"cell_type": "markdown", "id": f"slider-{i}", "metadata": {}, "source": SLIDER}
-        notebook["cells"].insert(i + 1, word)
-    return json.dumps(notebook)
+        if "slider" in cell["metadata"].get("tags", []):
+            cells.append({"cell_type": "markdown", "id": f"slider-{len(cells)}", "metadata": {}, "source": SLIDER})
+    return json.dumps({**notebook, "cells": cells})
 
 
 def _relinker(path: Path, places: dict[str, str]):
@@ -190,10 +189,8 @@ def mathml(equation: str, block: bool) -> str:
     """An equation in TeX as MathML."""
     from math_core import LatexToMathML
 
-    def without_dollars(text: re.Match) -> str:
-        return re.sub(r"\$([^$]*)\$", r"}\1\\text{", text[0])  # \text{of $k$ points}: mathematics within text
-
-    equation = re.sub(r"\\text\{[^{}]*\}", without_dollars, equation)
+    within = re.compile(r"\\text\{[^{}]*\}")  # \text{of $k$ points}: mathematics within text
+    equation = within.sub(lambda text: re.sub(r"\$([^$]*)\$", r"}\1\\text{", text[0]), equation)
     return LatexToMathML(fancy_error=False).convert_with_local_state(equation, displaystyle=block)
 
 

@@ -4,15 +4,10 @@ import math
 
 import numpy as np
 
-from mixlab.course.exercises import Check
+from mixlab.course.exercises import check
 
 
-def _first_loss(classes):
-    return math.log(classes)
-
-
-first_loss = Check(
-    _first_loss,
+@check(
     cases=lambda rng: [(10,), (2,), (int(rng.integers(3, 1000)),)],
     mistakes={
         "that is the chance of a lucky guess: the loss is minus its logarithm": lambda classes: 1 / classes,
@@ -20,52 +15,41 @@ first_loss = Check(
         "that is in bits: PyTorch takes the natural logarithm": lambda classes: math.log2(classes),
     },
 )
+def first_loss(classes):
+    return math.log(classes)
 
 
-def _gap(confidence, right):
+@check(
+    cases=lambda rng: [
+        (np.array([0.9, 0.9, 0.9, 0.9]), np.array([1, 1, 0, 0])),
+        (np.array([0.6, 0.7, 0.8]), np.array([1, 1, 1])),
+        (rng.uniform(0.5, 1, 20), rng.integers(0, 2, 20)),
+    ],
+    mistakes={
+        "a gap has no sign: a network may be too modest too": lambda sure, right: sure.mean() - right.mean(),
+        "take the two means first: one image is only right or wrong": lambda sure, right: np.abs(sure - right).mean(),
+    },
+)
+def bin_gap(confidence, right):
     return abs(float(np.mean(confidence)) - float(np.mean(right)))
 
 
-def _answers(rng):
-    yield np.array([0.9, 0.9, 0.9, 0.9]), np.array([1, 1, 0, 0])
-    yield np.array([0.6, 0.7, 0.8]), np.array([1, 1, 1])
-    yield rng.uniform(0.5, 1, 20), rng.integers(0, 2, 20)
-
-
-bin_gap = Check(
-    _gap,
-    cases=_answers,
-    mistakes={
-        "a gap has no sign: a network may be too modest too": lambda confidence, right: float(
-            np.mean(confidence) - np.mean(right)
-        ),
-        "take the two means first: one image is only right or wrong": lambda confidence, right: float(
-            np.mean(np.abs(np.asarray(confidence) - np.asarray(right)))
-        ),
-    },
-)
-
-
-def _unfair():
-    return "BD"
-
-
-def _judge_unfair(answer):
-    why = {"A": "its two sides differ in the method alone", "C": "each seed is compared with the same seed"}
+def _names_the_unfair(answer):
+    fair = {"A": "its two sides differ in the method alone", "C": "each seed is compared with the same seed"}
     if not set(answer) <= set("ABCD"):
         return 'the answer is letters from A to D, such as "AC"'
-    for letter in sorted(set(answer) & set(why)):
-        return f"{letter} is fair: {why[letter]}"
+    for letter in sorted(set(answer) & set(fair)):
+        return f"{letter} is fair: {fair[letter]}"
     return None if set(answer) == {"B", "D"} else "there is another one: what differs besides the method?"
 
 
-unfair = Check(
-    _unfair,
-    cases=lambda rng: [()],
-    judge=_judge_unfair,
+@check(
+    judge=_names_the_unfair,
     mistakes={
         "B, whose sides differ in weight decay, is one of two": lambda: "B",
         "D, which looks at the test set to choose an epoch, is one of two": lambda: "D",
         "pairs of one seed share their first weights, which makes a comparison sharper": lambda: "BCD",
     },
 )
+def unfair():
+    return "BD"

@@ -2,19 +2,13 @@
 
 import numpy as np
 
-from mixlab.course.exercises import Check
+from mixlab.course.exercises import check
 
 GUIDED = (-2.2, -2.7, 0.8, -1.0, 0.9)  # guided minus mixup on drawn shapes, seeds 0 to 4: data/runs/side_by_side
 
 
 def _mean_and_error(gaps):
-    gaps = np.asarray(gaps, dtype=float)
-    return float(gaps.mean()), float(gaps.std(ddof=1) / len(gaps) ** 0.5)
-
-
-def _gap(own, rival):
-    seeds = sorted(own.keys() & rival.keys())
-    return _mean_and_error([own[seed] - rival[seed] for seed in seeds])
+    return float(np.mean(gaps)), float(np.std(gaps, ddof=1) / len(gaps) ** 0.5)
 
 
 def _runs(rng):
@@ -24,62 +18,46 @@ def _runs(rng):
     yield dict(enumerate(base + rng.normal(1, 1, 5))), dict(enumerate(base))
 
 
-def _turned(own, rival):
-    mean, error = _gap(own, rival)
-    return -mean, error
+def _shared(own, rival):
+    """The values of both, at the seeds that both have."""
+    seeds = sorted(own.keys() & rival.keys())
+    return np.array([[own[seed], rival[seed]] for seed in seeds]).T
 
 
-def _apart(own, rival):
-    values = [np.array([run[seed] for seed in sorted(own.keys() & rival.keys())]) for run in (own, rival)]
-    errors = [_mean_and_error(side)[1] for side in values]
-    return float(values[0].mean() - values[1].mean()), float(np.hypot(*errors))
-
-
-def _spread(own, rival):
-    mean, error = _gap(own, rival)
+def _of_one_seed(own, rival):
+    mean, error = gap(own, rival)
     return mean, error * len(own.keys() & rival.keys()) ** 0.5
 
 
-gap = Check(
-    _gap,
+def _apart(own, rival):
+    errors = [_mean_and_error(side)[1] for side in _shared(own, rival)]
+    return gap(own, rival)[0], float(np.hypot(*errors))
+
+
+@check(
     cases=_runs,
     mistakes={
-        "the rival is taken off, so that a lower error of your method is below zero": _turned,
+        "the rival is taken off, so that a lower error of your method is below zero": lambda a, b: gap(b, a),
         "take the differences first: what two runs of a seed share cancels there": _apart,
-        "that is the standard deviation of one seed; a mean of n varies less, by the root of n": _spread,
+        "that is the standard deviation of one seed; a mean of n varies less, by the root of n": _of_one_seed,
     },
 )
+def gap(own, rival):
+    return _mean_and_error(np.subtract(*_shared(own, rival)))
 
 
-def _three_seeds():
-    return "C"
-
-
-def _judge_letter(answer):
-    if answer not in ("A", "B", "C"):
-        return 'the answer is a letter, "A", "B" or "C"'
-    return (
-        None if answer == "C" else f"{answer} is too low: the standard error itself is only guessed from three numbers"
-    )
-
-
-three_seeds = Check(
-    _three_seeds,
-    cases=lambda rng: [()],
-    judge=_judge_letter,
+@check(
+    judge=lambda answer: None if answer == "C" else "the standard error itself is only guessed from three numbers",
     mistakes={
         "that would be right for many seeds": lambda: "A",
         "nearer, and that is the share of a single direction": lambda: "B",
     },
 )
+def three_seeds():
+    return "C"
 
 
-def _by_luck(p, tries):
-    return 1 - (1 - p) ** tries
-
-
-by_luck = Check(
-    _by_luck,
+@check(
     cases=lambda rng: [(0.05, 1), (0.05, 18), (0.5, 2), (float(rng.uniform(0.01, 0.2)), int(rng.integers(3, 30)))],
     mistakes={
         "a sum of chances can exceed one: ask for the chance that none passes": lambda p, tries: p * tries,
@@ -87,13 +65,11 @@ by_luck = Check(
         "that is the chance that none passes": lambda p, tries: (1 - p) ** tries,
     },
 )
+def by_luck(p, tries):
+    return 1 - (1 - p) ** tries
 
 
-def _cherry():
-    return 0, 1, 3
-
-
-def _judge_cherry(answer):
+def _looks_better(answer):
     if len(set(answer)) != 3 or not set(answer) <= set(range(5)):
         return "three different seeds from 0 to 4 are wanted"
     mean, error = _mean_and_error([GUIDED[seed] for seed in answer])
@@ -101,24 +77,15 @@ def _judge_cherry(answer):
     return None if mean + 2 * error < 0 else f"{said}, which is not beyond two standard errors below zero"
 
 
-cherry = Check(
-    _cherry,
-    cases=lambda rng: [()],
-    judge=_judge_cherry,
+@check(
+    judge=_looks_better,
     mistakes={
         "the first three will not do: who takes seeds as they come cannot cheat": lambda: (0, 1, 2),
         "with seed 4 the sign turns round": lambda: (2, 3, 4),
     },
 )
-
-
-def _unfair(recipes):
-    alike = [sum(_content(one) == _content(other) for other in recipes) for one in recipes]
-    return alike.index(1)
-
-
-def _content(recipe):
-    return {key: value for key, value in recipe.items() if key != "note"}
+def cherry():
+    return 0, 1, 3
 
 
 def _recipes(rng):
@@ -131,20 +98,21 @@ def _recipes(rng):
         yield (recipes,)
 
 
-def _usual(recipes):
-    alike = [sum(_content(one) == _content(other) for other in recipes) for one in recipes]
-    return alike.index(4)
+def _first_with(count, values):
+    """The place of the first value that stands there `count` times."""
+    return [values.count(value) for value in values].index(count)
 
 
-def _odd_note(recipes):
-    return [sum(one["note"] == other["note"] for other in recipes) for one in recipes].index(1)
+def _contents(recipes):
+    return [{key: value for key, value in recipe.items() if key != "note"} for recipe in recipes]
 
 
-unfair = Check(
-    _unfair,
+@check(
     cases=_recipes,
     mistakes={
-        "a note changes nothing in the training; leave it out of the comparison": _odd_note,
-        "that one is trained as most are: look for the one that equals no other": _usual,
+        "a note changes nothing in the training; leave it out": lambda all: _first_with(1, [r["note"] for r in all]),
+        "that one is trained as most are: which equals no other?": lambda all: _first_with(4, _contents(all)),
     },
 )
+def unfair(recipes):
+    return _first_with(1, _contents(recipes))

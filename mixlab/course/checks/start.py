@@ -2,30 +2,22 @@
 
 import torch
 
-from mixlab.course.exercises import Check
+from mixlab.course.checks import normal, soft, uniform
+from mixlab.course.exercises import check
 
 
-def _blend(x_1, x_2, y_1, y_2, lam):
-    return lam * x_1 + (1 - lam) * x_2, lam * y_1 + (1 - lam) * y_2
-
-
-def _pairs(rng):
-    for shape, lam in (((4,), 0.25), ((2, 3, 3), 0.7), ((5,), 1.0)):
-        x = torch.from_numpy(rng.normal(size=(2, *shape))).float()
-        yield x[0], x[1], torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), lam
-
-
-blend = Check(
-    _blend,
-    cases=_pairs,
+@check(
+    cases=lambda rng: [
+        (*normal(rng, 2, *shape), *torch.eye(2), lam) for shape, lam in (((4,), 0.25), ((2, 3, 3), 0.7), ((5,), 1.0))
+    ],
     mistakes={
-        "lam is the weight of the first one, for the image and for the label": lambda a, b, y, z, lam: _blend(
-            b, a, z, y, lam
-        ),
-        "the label is mixed with the same lam as the image": lambda a, b, y, z, lam: (_blend(a, b, y, z, lam)[0], y),
-        "return both: the mixed image, then the mixed label": lambda a, b, y, z, lam: _blend(a, b, y, z, lam)[0],
+        "lam is the weight of the first one, for image and label": lambda a, b, y, z, lam: blend(b, a, z, y, lam),
+        "the label is mixed with the same lam as the image": lambda a, b, y, z, lam: (blend(a, b, y, z, lam)[0], y),
+        "return both: the mixed image, then the mixed label": lambda *given: blend(*given)[0],
     },
 )
+def blend(x_1, x_2, y_1, y_2, lam):
+    return lam * x_1 + (1 - lam) * x_2, lam * y_1 + (1 - lam) * y_2
 
 
 MYSTERY = (2, 0.35)  # the partner, and the weight of picture 0
@@ -46,44 +38,35 @@ def _near(answer):
     return None
 
 
-recognise = Check(
-    lambda: MYSTERY,
-    cases=lambda rng: [()],
+@check(
+    judge=_near,
     mistakes={
         "lam is the weight of picture 0, not of its partner": lambda: (MYSTERY[0], 1 - MYSTERY[1]),
         "first the partner, then lam": lambda: (MYSTERY[1], MYSTERY[0]),
     },
-    judge=_near,
 )
+def recognise():
+    return MYSTERY
 
 
-def _apply(W, x):
+@check(
+    cases=lambda rng: [
+        (soft(rng, shape[0], shape[0]), normal(rng, *shape)) for shape in ((3, 2), (4, 3), (3, 2, 2, 2))
+    ],
+    mistakes={
+        "row i of W says what the new sample i is made of: you took column i": lambda W, x: apply(W.T, x),
+        "W has already the weights: a sum, not a mean": lambda W, x: apply(W, x) / len(x),
+        "return all samples in the shape of x": lambda W, x: W @ x.flatten(1) if x.dim() > 2 else apply(W, x),
+    },
+)
+def apply(W, x):
     return (W @ x.flatten(1)).view(x.shape)
 
 
-def _batches(rng):
-    for shape in ((3, 2), (4, 3), (3, 2, 2, 2)):
-        W = torch.from_numpy(rng.dirichlet([1.0] * shape[0], size=shape[0])).float()
-        yield W, torch.from_numpy(rng.normal(size=shape)).float()
-
-
-apply = Check(
-    _apply,
-    cases=_batches,
-    mistakes={
-        "row i of W says what the new sample i is made of: you took column i": lambda W, x: _apply(W.T, x),
-        "W has already the weights: a sum, not a mean": lambda W, x: _apply(W, x) / len(x),
-        "return all samples in the shape of x": lambda W, x: W @ x.flatten(1) if x.dim() > 2 else _apply(W, x),
-    },
-)
-
-
-def _matrix(partner, lam):
-    W = torch.zeros(len(partner), len(partner))
-    for i, j in enumerate(partner.tolist()):
-        W[i, i] += lam[i]
-        W[i, j] += 1 - lam[i]
-    return W
+def _partners(rng):
+    for partner in ([1, 2, 0], [3, 2, 1, 0], rng.integers(4, size=4).tolist()):
+        partner[-1] = len(partner) - 1  # who may be drawn as his own partner
+        yield torch.tensor(partner), uniform(rng, 0.1, 0.9, len(partner))
 
 
 def _overwritten(partner, lam):
@@ -92,20 +75,17 @@ def _overwritten(partner, lam):
     return W
 
 
-def _partners(rng):
-    for partner in ([1, 2, 0], [3, 2, 1, 0], rng.integers(4, size=4).tolist()):
-        partner[-1] = len(partner) - 1  # who may be drawn as his own partner
-        yield torch.tensor(partner), torch.from_numpy(rng.uniform(0.1, 0.9, size=len(partner))).float()
-
-
-matrix = Check(
-    _matrix,
+@check(
     cases=_partners,
     mistakes={
         "who is his own partner keeps lam and gets 1 - lam on top: add, do not overwrite": _overwritten,
-        "row i says what the new sample i is made of: you filled column i": lambda partner, lam: (
-            _matrix(partner, lam).T
-        ),
-        "lam is the weight of the own sample, on the diagonal": lambda partner, lam: _matrix(partner, 1 - lam),
+        "row i says what the new sample i is made of: you filled column i": lambda *given: matrix(*given).T,
+        "lam is the weight of the own sample, on the diagonal": lambda partner, lam: matrix(partner, 1 - lam),
     },
 )
+def matrix(partner, lam):
+    W = torch.zeros(len(partner), len(partner))
+    for i, j in enumerate(partner.tolist()):
+        W[i, i] += lam[i]
+        W[i, j] += 1 - lam[i]
+    return W
