@@ -44,12 +44,14 @@ def test_a_slider_draws_at_once_and_again_when_a_knob_is_turned():
     assert not plt.get_fignums(), "figures are closed"
 
 
-def test_figures_are_shown_with_their_alternative_text_and_frames_in_a_row(monkeypatch):
+def test_figures_are_shown_with_their_alternative_text_and_frames_two_in_a_row(monkeypatch):
     seen = []
     monkeypatch.setattr("IPython.display.display", lambda i: seen.append((Image.open(io.BytesIO(i.data)).size, i.alt)))
     pictures.show(pictures.panels(1, 2)[0], "two empty panels")
-    pictures.frames(lambda k: pictures.panels(1, 1, k)[0], [{"k": 1}, {"k": 2}], "one and two")
-    assert seen == [((660, 330), "two empty panels"), ((330, 220), "one and two")] and not plt.get_fignums()
+    for settings, alt in (([1, 2], "one and two"), ([1, 1, 2], "a third below")):
+        pictures.frames(lambda k: pictures.panels(1, 1, k)[0], [{"k": k} for k in settings], alt)
+    assert seen == [((660, 330), "two empty panels"), ((440, 220), "one and two"), ((440, 440), "a third below")]
+    assert not plt.get_fignums()
 
 
 def test_a_strip_has_an_image_and_a_bar_for_each(ax):

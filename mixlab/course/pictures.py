@@ -191,15 +191,15 @@ def show(figure, alt: str) -> None:
 
 
 def frames(draw, settings: list[dict], alt: str) -> None:
-    """The static strip beside a slider: what draw(**values) shows at each of the settings, in a row."""
+    """The static picture beside a slider: what draw(**values) shows at each of the settings, two in a row."""
     from IPython.display import Image, display
     from PIL import Image as Picture
 
-    drawn = [Picture.open(io.BytesIO(png(draw(**values)))) for values in settings]
-    lefts, buffer = np.cumsum([0, *(picture.width for picture in drawn)]).tolist(), io.BytesIO()
-    whole = Picture.new("RGB", (lefts[-1], max(picture.height for picture in drawn)), "white")
-    for picture, left in zip(drawn, lefts, strict=False):
-        whole.paste(picture, (left, 0))
+    drawn, buffer = [Picture.open(io.BytesIO(png(draw(**values)))) for values in settings], io.BytesIO()
+    width, height = (max(sizes) for sizes in zip(*(picture.size for picture in drawn), strict=True))
+    whole = Picture.new("RGB", (width * min(2, len(drawn)), height * -(-len(drawn) // 2)), "white")
+    for i, picture in enumerate(drawn):
+        whole.paste(picture, (i % 2 * width, i // 2 * height))
     whole.save(buffer, "PNG")
     display(Image(buffer.getvalue(), alt=alt))
 
