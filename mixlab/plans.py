@@ -41,8 +41,9 @@ class Plan:
     def to(self, device: Any, non_blocking: bool = True):
         """The same plan on another device."""
         moved = copy(self)
-        parts = {name: part for name, part in vars(self).items() if hasattr(part, "to")}
-        moved.__dict__ |= {name: part.to(device, non_blocking=non_blocking) for name, part in parts.items()}
+        for name, part in vars(self).items():
+            if hasattr(part, "to"):
+                setattr(moved, name, part.to(device, non_blocking=non_blocking))
         return moved
 
     def __repr__(self) -> str:
