@@ -62,9 +62,7 @@ class PuzzleMix(Method):
         partner = torch.from_numpy(self.rng.permutation(len(x)))
         own = F.avg_pool2d(saliency(model, x, labels)[:, None], _block_size(x, count))[:, 0].cpu()
         mask = puzzle_mask(own, own[partner], lam, self.labels)
-        moves: tuple = ()
-        if self.transport:
-            moves = transport(own, mask), transport(own[partner], 1 - mask)
+        moves = (transport(own, mask), transport(own[partner], 1 - mask)) if self.transport else ()
         return Puzzle(partner, mask, *moves).to(x.device)
 
 
