@@ -4,13 +4,11 @@ M is doubly stochastic, (c, c), and so a weighted sum of permutations of the cla
 `pair_birkhoff` draws from them and realises M. `pair_sequential` is the way of the confusion paper, which does not.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from mixlab.checks import check_indices
+from mixlab.checks import check_indices, check_matrix
 
 
 def birkhoff(matrix: Tensor, tolerance: float = 1e-9) -> tuple[Tensor, Tensor]:
@@ -19,8 +17,8 @@ def birkhoff(matrix: Tensor, tolerance: float = 1e-9) -> tuple[Tensor, Tensor]:
         M_ab = sum of weights[k] over the permutations k that send class a to class b
 
     Take away a permutation of large entries as often as its smallest entry allows, and go on with the rest, until that
-    is below the tolerance. Large is what reaches a threshold, which falls by a tenth when no permutation does: so every
-    step takes nearly as much as it could, and some 9 c of them are enough. The weights are scaled to sum to one.
+    is below the tolerance. Large is what reaches a threshold, which falls by a tenth when no permutation does: some 9 c
+    of them are enough. The weights are scaled to sum to one.
     """
     from scipy.sparse import csr_array  # here, so that `import mixlab` stays light
     from scipy.sparse.csgraph import maximum_bipartite_matching
@@ -45,50 +43,39 @@ def birkhoff(matrix: Tensor, tolerance: float = 1e-9) -> tuple[Tensor, Tensor]:
 def pair_birkhoff(labels: Tensor, weights: Tensor, permutations: Tensor, rng: np.random.Generator) -> Tensor:
     """Partners (n,) for labels (n,): every layer of the batch draws one permutation of the classes by its weight.
 
-    Layer r holds the r-th sample of each class. If all classes have equally many samples, a sample of class a meets
-    class b with probability M_ab exactly, every sample is somebody's partner once, and no order of classes matters.
+    Layer r holds the r-th sample of each class, in random order. If all classes have equally many samples, a sample of
+    class a meets class b with probability M_ab exactly, everybody is somebody's partner once, and no order of classes
+    matters. If not, each class serves as many wishes as it has samples, and whoever comes away empty shares what is
+    left at random. Reads no value from the device of the labels.
     """
-    labels = check_indices("labels", labels, permutations.shape[1])
-    draws = torch.from_numpy(rng.random((4, len(labels)))).to(labels.device, float_type(labels.device))
-    upto = weights.cumsum(0)[:-1].to(draws)  # permutation k answers for draws between upto[k - 1] and upto[k]
-    chosen = torch.searchsorted(upto, draws[0], right=True)
-    return pair_layers(labels, permutations.to(labels.device), chosen, draws[1:])
-
-
-def pair_layers(labels: Tensor, permutations: Tensor, chosen: Tensor, keys: Tensor) -> Tensor:
-    """The part of `pair_birkhoff` without chance: partners (n,) on the device of the labels, no value read from it.
-
-    labels (n,); permutations (k, c) and chosen (n,): in layer r class a wishes for class permutations[chosen[r], a];
-    keys (3, n) from [0, 1), all different: who is r-th of its class, whose wish comes first, and who of the others gets
-    which sample left over.
-    """
+    labels, permutations = check_indices("labels", labels, permutations.shape[1]), permutations.to(labels.device)
     n, classes = len(labels), permutations.shape[1]
+    chance, *keys = torch.from_numpy(rng.random((4, n))).to(labels.device, float_type(labels.device))
+    upto = weights.cumsum(0)[:-1].to(chance)  # permutation k answers for chances between upto[k - 1] and upto[k]
+    chosen = torch.searchsorted(upto, chance, right=True)  # by each layer
+
     samples, number, supply = _line_up(labels, keys[0], classes)
     wish = torch.empty_like(labels)
     wish[samples] = permutations[chosen[number], labels[samples]]
     rows, place, demand = _line_up(wish, keys[1], classes)
     served, taken = place < supply[wish[rows]], number < demand[labels[samples]]
     # Both lists run through the classes in the same order, so the served rows and the taken samples line up.
-    steps = torch.arange(n, device=labels.device, dtype=keys.dtype) / n
+    steps = torch.arange(n, device=labels.device, dtype=chance.dtype) / n
     rows = rows[torch.where(served, steps, 1 + keys[2]).argsort()]
     samples = samples[torch.where(taken, steps, 1 + steps).argsort()]
     return torch.empty_like(labels).scatter_(0, rows, samples)
 
 
-def pair_sequential(labels: Tensor, matrix: Tensor, rng: np.random.Generator, order: Any = None) -> Tensor:
-    """Partners (n,) as published: class after class draws its partners, without replacement, from what is left.
+def pair_sequential(labels: Tensor, matrix: Tensor, rng: np.random.Generator) -> Tensor:
+    """Partners (n,) for labels (n,) as published: class after class draws, without replacement, from what is left.
 
-    labels (n,), matrix (c, c), order: the classes in the order in which they draw (0, 1, 2, …). A sample of class b
-    weighs M_ab for class a; when none with a positive weight is left, all others are alike. The later a class draws,
-    the less its partners follow M, doubly stochastic or not.
+    A sample of class b weighs M_ab for class a; when none with a positive weight is left, all others are alike. The
+    later a class draws, the less its partners follow M, doubly stochastic or not.
     """
     M = check_matrix(matrix).numpy()
     labels = check_indices("labels", labels, len(M))
-    classes = list(range(len(M)) if order is None else order)
-    if sorted(classes) != list(range(len(M))):
-        raise ValueError(f"order must name every class from 0 to {len(M) - 1} once, not {classes}")
     own, left, partner = labels.cpu().numpy(), np.arange(len(labels)), np.empty(len(labels), np.int64)
-    for a in classes:
+    for a in range(len(M)):
         rows, weight = np.flatnonzero(own == a), M[a, own[left]]
         # Drawing one by one by weight is ringing in the order of exponential clocks of these rates.
         clock = rng.exponential(size=len(left)) / np.where(weight > 0, weight, 1.0)
@@ -96,18 +83,6 @@ def pair_sequential(labels: Tensor, matrix: Tensor, rng: np.random.Generator, or
         partner[rows] = left[drawn]
         left = np.delete(left, drawn)
     return torch.from_numpy(partner).to(labels.device)
-
-
-def check_matrix(matrix: Tensor) -> Tensor:
-    """A square matrix of finite numbers >= 0 with something in each row and column, as float64 on the CPU."""
-    matrix = torch.as_tensor(matrix).cpu().double()
-    if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
-        raise ValueError(f"matrix must be (c, c) with c >= 1, not {tuple(matrix.shape)}")
-    if not bool((torch.isfinite(matrix) & (matrix >= 0)).all()):
-        raise ValueError("matrix must hold finite numbers >= 0")
-    if not bool((matrix.sum(0) > 0).all() & (matrix.sum(1) > 0).all()):
-        raise ValueError("matrix has a row or a column of zeros")
-    return matrix
 
 
 def float_type(device: torch.device) -> torch.dtype:

@@ -24,6 +24,11 @@ def check_number(name: str, value: Any, low: float = 0.0, high: float = math.inf
     return number
 
 
+def check_alpha(alpha: Any) -> float:
+    """The parameter of Beta(alpha, alpha) as a float, if it is a finite number >= 0."""
+    return check_number("alpha", alpha, hint="0 mixes nothing")
+
+
 def check_whole(name: str, value: Any, least: int = 1) -> int:
     """value as an int if it is a whole number of at least `least`, Python's or NumPy's."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
@@ -62,6 +67,13 @@ def check_inputs(x: Tensor, n: int) -> None:
         raise ValueError(f"x has shape {tuple(x.shape)}, the plan mixes {n} rows")
 
 
+def check_images(x: Tensor) -> tuple[int, int]:
+    """Height and width of images x (n, …, height, width)."""
+    if x.dim() < 3:
+        raise ValueError(f"x must be images, (n, …, height, width), not of shape {tuple(x.shape)}")
+    return x.shape[-2], x.shape[-1]
+
+
 def check_indices(name: str, indices: Tensor, count: int) -> Tensor:
     """indices (n,) as int64 if they are whole numbers in 0..count-1."""
     if indices.dim() != 1 or len(indices) == 0 or indices.is_floating_point() or indices.dtype == torch.bool:
@@ -77,6 +89,18 @@ def check_range(name: str, values: Tensor, largest: int) -> None:
         low, high = (end.item() for end in values.aminmax())
         if not 0 <= low <= high <= largest:  # written so that NaN fails too
             raise ValueError(f"{name} must lie in 0..{largest}, found {low} to {high}")
+
+
+def check_matrix(matrix: Tensor) -> Tensor:
+    """A square matrix of finite numbers >= 0 with something in each row and column, as float64 on the CPU."""
+    matrix = torch.as_tensor(matrix).cpu().double()
+    if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
+        raise ValueError(f"matrix must be (c, c) with c >= 1, not {tuple(matrix.shape)}")
+    if not bool((torch.isfinite(matrix) & (matrix >= 0)).all()):
+        raise ValueError("matrix must hold finite numbers >= 0")
+    if not bool((matrix.sum(0) > 0).all() & (matrix.sum(1) > 0).all()):
+        raise ValueError("matrix has a row or a column of zeros")
+    return matrix
 
 
 def check_soft_labels(y: Tensor, n: int) -> None:

@@ -21,9 +21,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mixlab.birkhoff import birkhoff, check_matrix, float_type, pair_birkhoff, pair_sequential
-from mixlab.checks import check_batch, check_choice, check_number, check_whole
-from mixlab.method import Method, check_alpha, draw_lambda
+from mixlab.birkhoff import birkhoff, float_type, pair_birkhoff, pair_sequential
+from mixlab.checks import check_alpha, check_batch, check_choice, check_matrix, check_number, check_whole
+from mixlab.method import Method, draw_lambda
 from mixlab.plans import Pairs, Plan, soft_labels
 
 FLOOR = 1e-6  # a class pair never confused: keeps gamma -> 0 continuous (0^0 is 1, 0^0.01 is 0) and Sinkhorn possible
@@ -32,14 +32,12 @@ FLOOR = 1e-6  # a class pair never confused: keeps gamma -> 0 continuous (0^0 is
 class ConfusionMixup(Method):
     """Mixup whose partners come from the classes that the network confused in the epochs before.
 
-    alpha: lam ~ Beta(alpha, alpha), one for the batch; 0 mixes nothing. gamma >= 0: the power on the confusion matrix;
-    0 is mixup, large gamma pairs ever fewer classes. momentum: the share of the old average in the new one.
-    sampler: "birkhoff", or "sequential" as published.
+    alpha: lam ~ Beta(alpha, alpha), one for the batch. gamma >= 0: the power on the confusion matrix; 0 is mixup, large
+    gamma pairs ever fewer classes. momentum: the share of the old average in the new one. sampler: "birkhoff", which
+    realises M if a batch holds equally many samples of each class (recipes confusion-*), or "sequential" as published.
 
     In the first epoch the matrix is even: that is mixup. `end_epoch`, after every epoch, changes it; a second epoch
-    without brings a warning. Batches with equally many samples of each class (recipes confusion-*)
-    realise M exactly; in others every sample draws the class it wishes for, each class serves as many wishes as it has
-    samples, and those that come away empty share what is left (`pair_layers`).
+    without brings a warning.
     """
 
     defaults: ClassVar[dict[str, Any]] = {"alpha": 1.0, "gamma": 0.25}
@@ -102,9 +100,6 @@ class ConfusionMixup(Method):
         self.average, self.counts, self.seen, self.samples = state["learned"]
         self._make()
 
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, gamma={self.gamma}, momentum={self.momentum}, sampler={self.sampler!r}"
-
     def _make(self) -> None:  # once an epoch
         self.pairing, self._layers = None, ()
         if self.average is not None:
@@ -117,8 +112,7 @@ class ConfusionMixup(Method):
         classes = labels if labels.dim() == 1 else labels.argmax(1)
         if self.sampler == "sequential":
             return pair_sequential(classes, self.pairing, self.rng)
-        self._layers = tuple(part.to(labels.device) for part in self._layers)  # moves once
-        weights, permutations = self._layers
+        self._layers = weights, permutations = tuple(part.to(labels.device) for part in self._layers)  # moves once
         return pair_birkhoff(classes, weights, permutations, self.rng)
 
 
@@ -158,6 +152,11 @@ def row_probabilities(counts: Tensor, seen: Tensor, previous: Tensor) -> Tensor:
     return torch.where(seen[:, None] > 0, rows, previous.double())
 
 
+def pairing_matrix(average: Tensor, gamma: float) -> Tensor:
+    """M = Sinkhorn(max(average, FLOOR)^gamma): doubly stochastic, (c, c) float64. Every entry gets the power."""
+    return sinkhorn(check_matrix(average).clamp(min=FLOOR) ** check_number("gamma", gamma, hint="0: mixup"))
+
+
 def sinkhorn(matrix: Tensor, tolerance: float = 1e-9, sweeps: int = 1000) -> Tensor:
     """Scale rows and columns until all sum to one: columns, then rows, in turn; (c, c) float64.
 
@@ -180,11 +179,6 @@ def sinkhorn(matrix: Tensor, tolerance: float = 1e-9, sweeps: int = 1000) -> Ten
         f"matrix cannot be made doubly stochastic, after {sweep + 1:,} sweeps a column is off by {off:.1g}: "
         "its zeros leave no room, or its entries differ too much (a smaller gamma helps)"
     )
-
-
-def pairing_matrix(average: Tensor, gamma: float) -> Tensor:
-    """M = Sinkhorn(max(average, FLOOR)^gamma): doubly stochastic, (c, c) float64. Every entry gets the power."""
-    return sinkhorn(check_matrix(average).clamp(min=FLOOR) ** check_number("gamma", gamma, hint="0: mixup"))
 
 
 def _newton(matrix: Tensor) -> Tensor:

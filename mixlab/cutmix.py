@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixlab.checks import check_batch
+from mixlab.checks import check_batch, check_images
 from mixlab.method import draw_lambda
 from mixlab.mixup import Mixup
 from mixlab.plans import Pairs, Split, take
@@ -25,10 +25,9 @@ class CutMix(Mixup):
 
     def draw(self, x, labels):
         check_batch(x, labels)
-        height, width = image_size(x)
+        height, width = check_images(x)
         n = len(x) if self.per_sample else None
         lam = draw_lambda(self.rng, self.alpha, n)
-        lam = lam if n is None else lam.double().numpy()
         box = cutmix_box(height, width, lam, self.rng.integers(height, size=n), self.rng.integers(width, size=n))
         return Boxes(torch.from_numpy(self.rng.permutation(len(x))), box, height, width).to(x.device)
 
@@ -50,7 +49,7 @@ class Boxes(Split):
 
     def inside(self, x: Tensor) -> Tensor:
         """Which pixels of x lie in their row's box: of a shape that spreads over x."""
-        if image_size(x) != self.size or len(x) != len(self):
+        if check_images(x) != self.size or len(x) != len(self):
             raise ValueError(f"x has shape {tuple(x.shape)}, the plan is for {len(self)} images of {self.size} pixels")
         corners = torch.as_tensor(np.stack(self.box)).to(x.device, non_blocking=True)
         top, left, bottom, right = corners.view(4, -1, *[1] * (x.dim() - 1))
@@ -65,13 +64,14 @@ def cutmix_box(height: int, width: int, lam: Any, center_y: Any, center_x: Any) 
     As in the released code: half a side is int(size * cut) // 2 pixels, so odd sides lose one, and what lies outside
     the image is clipped. lam and the centre, a pixel of the image: numbers, or arrays (n,) for a box each.
     """
-    if not np.all((np.asarray(lam) >= 0) & (np.asarray(lam) <= 1)):
+    lam = np.asarray(lam, dtype=np.float64)
+    if not ((lam >= 0) & (lam <= 1)).all():
         raise ValueError(f"lam must lie in [0, 1], not {lam}")
     sides = []
     for name, size, center in (("center_y", height, center_y), ("center_x", width, center_x)):
         if not np.all((np.asarray(center) >= 0) & (np.asarray(center) < size)):
             raise ValueError(f"{name} must lie in 0..{size - 1}, not {center}")
-        half = (size * np.sqrt(1 - np.asarray(lam, dtype=np.float64))).astype(np.int64) // 2
+        half = (size * np.sqrt(1 - lam)).astype(np.int64) // 2
         sides.append((np.maximum(center - half, 0), np.minimum(center + half, size)))
     (top, bottom), (left, right) = sides
     return (top, left, bottom, right) if np.ndim(top) else (int(top), int(left), int(bottom), int(right))
@@ -81,10 +81,3 @@ def kept_area(box: tuple, height: int, width: int) -> Any:
     """The label's weight of the own sample: the part of the image outside the box."""
     top, left, bottom, right = box
     return 1 - (bottom - top) * (right - left) / (height * width)
-
-
-def image_size(x: Tensor) -> tuple[int, int]:
-    """(height, width) of x (n, …, height, width)."""
-    if x.dim() < 3:
-        raise ValueError(f"x must be images, (n, …, height, width), not of shape {tuple(x.shape)}")
-    return x.shape[-2], x.shape[-1]

@@ -29,11 +29,10 @@ class InfiniteClass(Around):
 
         InfiniteClass(Mixup(0.2))    RegMixup(InfiniteClass(Mixup(20)))    InfiniteClass(Remix(0.2, counts))
 
-    axes: "class", "pair" or "both", the sum of the two. At the start both together are near 2 log n, not log c, and the
-    loss depends on the batch: n = 1 has nothing to tell apart and costs nothing. One lam for the whole batch makes many
-    of its classifiers equal, which puts a floor under the loss; per_sample=True in the method inside has them differ.
-    The class axis keeps a floor even then: a classifier that lies between others is never the best for any image.
-    Spreading the target over equal ones is no remedy: their scores are equal too, so neither loss nor gradient changes.
+    axes: "class", "pair" or "both", the sum of the two. At the start both together are near 2 log n, not log c, and a
+    batch of one costs nothing. One lam for the whole batch makes many of its classifiers equal, which puts a floor
+    under the loss; per_sample=True in the method inside has them differ. The class axis keeps a floor even then: a
+    classifier that lies between others is never the best for any image.
     """
 
     defaults: ClassVar[dict[str, Any]] = {"method": Mixup(1.0, per_sample=True)}
@@ -46,17 +45,13 @@ class InfiniteClass(Around):
     def score(self, logits, plan, labels):
         return infinite_class_loss(logits, self.targets(plan, labels, logits.shape[1]), self.axes)
 
-    def extra_repr(self) -> str:
-        return f"axes={self.axes!r}"
-
 
 def infinite_class_loss(scores: Tensor, y: Tensor, axes: str = "both") -> Tensor:
     """The loss of scores (n, c) of the mixed images with mixed labels y (n, c), of the form above: a scalar.
 
         class axis  -(1/n) sum_i log softmax_j(S~_ij)_i        pair axis  -(1/n) sum_i log softmax_j(S~_ji)_i
 
-    "both" is their sum; its gradient is dL/dS = (1/n) ((P_c - I) + (P_p - I)) Y, with P_c the softmax of S~ over rows
-    and P_p over columns. A bias of the last layer adds b y_j to column j: it cancels on the pair axis.
+    "both" is their sum. A bias of the last layer adds b y_j to column j: it cancels on the pair axis.
     """
     if scores.shape != y.shape or scores.dim() != 2:
         raise ValueError(f"scores {tuple(scores.shape)} and y {tuple(y.shape)} must have the same shape (n, c)")

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixlab.checks import check_batch, check_choice, check_inputs, check_whole
-from mixlab.method import Method, check_alpha, draw_lambda
+from mixlab.checks import check_alpha, check_batch, check_choice, check_inputs, check_whole
+from mixlab.method import Method, draw_lambda
 from mixlab.plans import Pairs
 
 METRICS = {"squared": "sqeuclidean", "euclidean": "euclidean"}  # our names of the costs, and SciPy's
@@ -25,8 +25,7 @@ class KMixup(Method):
     """k-mixup: blocks of k random samples, each matched with k others; lam ~ Beta(alpha, alpha).
 
     One batch is enough: in random order, every block faces the k samples that come after it, so no sample meets itself.
-    That needs a batch of 2k or more; a shorter last batch gets the largest blocks it can hold. Matching runs over
-    whatever is handed to `draw`: inputs, or the features of a hidden layer.
+    That needs a batch of 2k or more; a shorter last batch gets the largest blocks it can hold.
 
     alpha, per_sample: as in Mixup. k: 1 is mixup. cost: "squared" (the paper's text and theorems) or "euclidean" (its
     pseudocode).
@@ -41,7 +40,7 @@ class KMixup(Method):
         self._largest = 0  # the batch size so far: tells a short last batch from a k that is too large
 
     def draw(self, x, labels, other: Tensor | None = None):
-        """A plan for x; with `other`, a second batch of the same length, partner points into that one."""
+        """A plan for x, inputs or hidden features; with `other`, a second batch as long, the partners are in there."""
         check_batch(x, labels)
         if other is not None:
             return Pairs(match(x, other, self.k, self.cost), self._lam(len(x))).to(x.device)
@@ -55,26 +54,19 @@ class KMixup(Method):
     def deal(self, n: int) -> tuple[int, Tensor, float | Tensor]:
         """The random part of a plan for n samples: the size of the blocks, the samples' order (n,), and lam."""
         if n > 1 and 2 * self.k > max(n, self._largest):
-            raise ValueError(
-                f"k must be at most half the batch, {n // 2}, not {self.k}: a block must face k other samples "
-                "(or give a second batch: draw(x, labels, other))"
-            )
+            raise ValueError(f"k must be at most half the batch, {n // 2}, not {self.k}: a block faces k other samples")
         self._largest = max(self._largest, n)
         return max(1, min(self.k, n // 2)), torch.from_numpy(self.rng.permutation(n)), self._lam(n)
 
     def _lam(self, n: int) -> float | Tensor:
         return draw_lambda(self.rng, self.alpha, n if self.per_sample else None)
 
-    def extra_repr(self) -> str:
-        other = f", cost={self.cost!r}" * (self.cost != "squared") + ", per_sample=True" * self.per_sample
-        return f"alpha={self.alpha}, k={self.k}" + other
-
 
 def match(x: Tensor, other: Tensor, k: int, cost: str = "squared") -> Tensor:
     """For every row of x (n, …) its partner's row in other (n, …): int64 (n,), one to one within each block of k rows.
 
-    Rows jk..jk+k-1 of x are matched with the same rows of other so that the sum of costs is least; the last n mod k
-    rows are a block of their own. cost: "squared" or "euclidean" distance of the flattened rows, in float64.
+    Rows jk to jk + k - 1 of both are matched so that the sum of costs is least; the last n mod k are a block of their
+    own. cost: "squared" or "euclidean" distance of the flattened rows, in float64.
     """
     from scipy.optimize import linear_sum_assignment  # here, so that `import mixlab` stays light
     from scipy.spatial.distance import cdist
@@ -85,7 +77,7 @@ def match(x: Tensor, other: Tensor, k: int, cost: str = "squared") -> Tensor:
     partner = np.arange(n)
     if k > 1:
         x, other = _rows(x), _rows(other)
-        table = _table(x, other, cost) if x.is_cuda else None  # all costs at once: one trip to the host
+        table = _table(x, other, cost) if x.is_cuda else None  # all costs at once: one trip from the GPU
         for start in range(0, n, k):
             block = slice(start, start + k)
             costs = cdist(x[block], other[block], metric) if table is None else table[block, block]
@@ -96,10 +88,8 @@ def match(x: Tensor, other: Tensor, k: int, cost: str = "squared") -> Tensor:
 
 
 def expected_min_square(alpha: float) -> float:
-    """E[min(lam, 1 - lam)^2] for lam ~ Beta(alpha, alpha): I_1/2(alpha + 2, alpha) (alpha + 1) / (2 alpha + 1).
-
-    From 0 at alpha = 0 up to 1/4; I is the regularised incomplete beta function.
-    """
+    """E[min(lam, 1 - lam)^2] for lam ~ Beta(alpha, alpha): I_1/2(alpha + 2, alpha) (alpha + 1) / (2 alpha + 1), with I
+    the regularised incomplete beta function. From 0 at alpha = 0 up to 1/4."""
     from scipy.special import betainc
 
     if check_alpha(alpha) == 0:
@@ -107,27 +97,24 @@ def expected_min_square(alpha: float) -> float:
     return float(betainc(alpha + 2, alpha, 0.5)) * (alpha + 1) / (2 * alpha + 1)
 
 
-def mean_square(x: Tensor, k: int, rng: Any, pairs: int = 10_000, cost: str = "squared") -> float:
-    """The mean squared distance of partners when two random, disjoint sets of k rows of x (n, …) are matched.
-
-    rng: a seed or a NumPy generator. pairs: how many partners to average over, at least. cost: what the matching minds.
-    """
+def mean_square(x: Tensor, k: int, rng: Any, pairs: int = 10_000) -> float:
+    """The mean squared distance of partners when two random, disjoint sets of k rows of x (n, …) are matched, over at
+    least so many pairs. rng: a seed or a NumPy generator."""
     if check_whole("k", k) > len(x) // 2:
         raise ValueError(f"k must lie in 1..{len(x) // 2}, half of the {len(x)} rows, not {k}")
     rng, rows, found = np.random.default_rng(rng), _rows(x).cpu(), []
     for _ in range(-(-pairs // k)):
-        drawn = rows[rng.choice(len(rows), 2 * k, replace=False)]
-        first, second = drawn[:k], drawn[k:]
-        found.append((first - second[match(first, second, k, cost)]).square().sum())
+        first, second = rows[rng.choice(len(rows), 2 * k, replace=False)].split(k)
+        found.append((first - second[match(first, second, k)]).square().sum())
     return float(torch.stack(found).mean() / k)
 
 
 def matched_alpha(alpha: float, ratio: float, largest: float = 100.0) -> float:
     """Algorithm 1: the alpha_k whose perturbation with k-mixup is, in mean square, that of mixup at alpha.
 
-    E[min^2](alpha_k) = ratio * E[min^2](alpha), solved exactly. ratio: mean squared distance of random pairs over that
-    of pairs matched in blocks of k, mean_square(x, 1, …) / mean_square(x, k, …). If even `largest` is too small (none
-    gets beyond 1/4), it is returned with a warning.
+        expected_min_square(alpha_k) = ratio * expected_min_square(alpha)
+
+    ratio: mean_square(x, 1, …) / mean_square(x, k, …). If even `largest` is too small, it is returned with a warning.
     """
     from scipy.optimize import brentq
 

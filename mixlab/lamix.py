@@ -26,18 +26,23 @@ from mixlab.mixup import Mixup
 from mixlab.plans import Pairs, Split, no_autocast, soft_labels, wide
 from mixlab.puzzlemix import PuzzleMix
 
+HEAD = (
+    "needs an nn.Linear that turns features (n, width) into the scores (n, c) which the model returns, once in each "
+    "call: name it `head`, or let it be the last nn.Linear of the model"
+)
+
 
 class LaMix(Method):
     """LaMix: batches are clean and mixed in turn, and the label of each is partly learned (see the top of the file).
 
-    mixing says who is averaged with whom, and lam for the label: by default random partners and lam uniform for every
-    row. Around PuzzleMix the image is its puzzle for lam = 1/2 in place of the average (equation 5). Clean batches, the
-    first among them, follow the same equations with i = j. beta in [0, 1]: the weight of the local label; 1 leaves
-    nothing to learn, 0 nothing to go by. detach_target: no gradient through the target, so that the soft head stays as
-    it was drawn (equation 11 is its only way to learn). originals=False leaves the clean batches out.
+    beta in [0, 1]: the weight of the local label; 1 leaves nothing to learn, 0 nothing to go by. mixing: who meets
+    whom, and lam for the label; by default random partners, and lam uniform for each row. Around PuzzleMix the
+    image is its puzzle for lam = 1/2 in place of the average (equation 5). detach_target: no gradient through the
+    target, its only way to the soft head, which stays as it was drawn. originals: clean batches, the first among them,
+    take turns with the mixed ones and follow the same equations with i = j.
 
-    `prepare(model)` draws the soft head at the size of the network's head, before the optimiser is made; with a bias if
-    that has one. The head is `model.head`, or else the last nn.Linear of the model. Tests use the network alone.
+    `prepare(model)`, before the optimiser is made, draws the soft head at the size of the network's head: `model.head`,
+    or else its last nn.Linear. Tests use the network alone.
     """
 
     defaults: ClassVar[dict[str, Any]] = {"beta": 0.5}
@@ -54,10 +59,9 @@ class LaMix(Method):
         super().__init__(rng)
         self.beta, self.detach_target, self.originals = check_number("beta", beta, high=1), detach_target, originals
         self.mixing = Mixup(1.0, per_sample=True) if mixing is None else mixing
-        hint, asks = "LaMix does the rest itself", isinstance(mixing, PuzzleMix)
-        check_method(
-            "mixing", self.mixing, hint, mixes_inputs=True, own_loss=False, cross_entropy=True, asks_model=asks
-        )
+        needed = {"mixes_inputs": True, "own_loss": False, "cross_entropy": True}
+        needed["asks_model"] = isinstance(mixing, PuzzleMix)  # it alone can be asked for its puzzle for 1/2
+        check_method("mixing", self.mixing, "LaMix does the rest itself", **needed)
         self.soft_head: nn.Linear | None = None
         self.steps = 0
 
@@ -67,8 +71,8 @@ class LaMix(Method):
         head = _head(model)
         if self.soft_head is not None and self.soft_head.weight.shape == head.weight.shape:
             return
-        size, like = (head.in_features, head.out_features), {"device": head.weight.device, "dtype": head.weight.dtype}
-        self.soft_head = nn.utils.skip_init(nn.Linear, *size, bias=head.bias is not None, **like)
+        kind = {"bias": head.bias is not None, "device": head.weight.device, "dtype": head.weight.dtype}
+        self.soft_head = nn.utils.skip_init(nn.Linear, head.in_features, head.out_features, **kind)
         bound = head.in_features**-0.5
         for parameter in self.soft_head.parameters():
             parameter.data.copy_(torch.from_numpy(self.rng.uniform(-bound, bound, tuple(parameter.shape))))
@@ -88,17 +92,17 @@ class LaMix(Method):
 
     def loss(self, model, x, labels):
         check_batch(x, labels)
-        head, clean = _head(model), self.originals and self.steps % 2 == 0
-        if self.soft_head is None or self.soft_head.weight.shape != head.weight.shape:
+        head, soft_head = _head(model), self.soft_head
+        if soft_head is None or soft_head.weight.shape != head.weight.shape:
             raise ValueError("method LaMix has no soft head for this model: call prepare(model) before the optimiser")
+        clean = self.originals and self.steps % 2 == 0
         self.steps += 1
         plan = None if clean else self.draw_with_model(model, x, labels)
         r, logits = _features(model, head, x if clean else plan.mix(x))
         self.mixing.observe(logits, plan, labels)
-        classes = head.out_features
-        local = soft_labels(labels, classes) if clean else self.mixing.targets(plan, labels, classes)
-        heads = {"bias": head.bias, "soft_bias": self.soft_head.bias}
-        return lamix_loss(r, head.weight, self.soft_head.weight, local, self.beta, self.detach_target, **heads)
+        c, biases = head.out_features, {"bias": head.bias, "soft_bias": soft_head.bias}
+        local = soft_labels(labels, c) if clean else self.mixing.targets(plan, labels, c)
+        return lamix_loss(r, head.weight, soft_head.weight, local, self.beta, self.detach_target, **biases)
 
     def end_epoch(self):
         self.mixing.end_epoch()
@@ -110,10 +114,6 @@ class LaMix(Method):
         told = json.loads(state)
         super().set_extra_state(told["rng"])
         self.steps = told["steps"]
-
-    def extra_repr(self) -> str:
-        other = ", detach_target=True" * self.detach_target + ", originals=False" * (not self.originals)
-        return f"beta={self.beta}" + other
 
 
 def lamix_loss(
@@ -133,7 +133,7 @@ def lamix_loss(
     """
     with no_autocast(embedding.device):
         target = lamix_target(embedding, soft_head, local, beta, soft_bias)
-        answer = F.linear(wide(embedding), wide(head), bias if bias is None else wide(bias)).log_softmax(1)
+        answer = F.linear(wide(embedding), wide(head), None if bias is None else wide(bias)).log_softmax(1)
     return -((target.detach() if detach_target else target) * answer).sum(1).mean()
 
 
@@ -141,8 +141,8 @@ def lamix_target(
     embedding: Tensor, soft_head: Tensor, local: Tensor, beta: float, soft_bias: Tensor | None = None
 ) -> Tensor:
     """beta local + (1 - beta) softmax(sigmoid(W_t r)), (n, c): the label that LaMix trains on."""
-    soft_bias = soft_bias if soft_bias is None else wide(soft_bias)
-    p = F.linear(wide(embedding), wide(soft_head), soft_bias).sigmoid().softmax(1)
+    bias = None if soft_bias is None else wide(soft_bias)
+    p = F.linear(wide(embedding), wide(soft_head), bias).sigmoid().softmax(1)
     if local.shape != p.shape:
         raise ValueError(f"local labels {tuple(local.shape)} must have the shape of the answers, {tuple(p.shape)}")
     check_rows("local", local)
@@ -150,12 +150,11 @@ def lamix_target(
 
 
 def _head(model: nn.Module) -> nn.Linear:
-    """The last layer of the network, and what it is given: `model.head`, or else the last nn.Linear there is."""
-    linear = [part for part in model.modules() if isinstance(part, nn.Linear)]
-    head = getattr(model, "head", None)
-    if isinstance(head, nn.Linear) or linear:
-        return head if isinstance(head, nn.Linear) else linear[-1]
-    raise ValueError(_contract(model))
+    """The layer that gives the scores: `model.head`, or else the last nn.Linear there is."""
+    linear = [part for part in (*model.modules(), getattr(model, "head", None)) if isinstance(part, nn.Linear)]
+    if not linear:
+        raise ValueError(f"model {type(model).__name__} has no linear layer; LaMix {HEAD}")
+    return linear[-1]
 
 
 def _features(model: nn.Module, head: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,13 +166,5 @@ def _features(model: nn.Module, head: nn.Linear, x: Tensor) -> tuple[Tensor, Ten
     finally:
         handle.remove()
     if len(seen) != 1 or seen[0].dim() != 2 or logits.shape != (len(x), head.out_features):
-        raise ValueError(_contract(model))
+        raise ValueError(f"model {type(model).__name__} does not end in its linear head; LaMix {HEAD}")
     return seen[0], logits
-
-
-def _contract(model: nn.Module) -> str:
-    return (
-        f"model {type(model).__name__} has no linear head that LaMix can find.\n"
-        "It needs an nn.Linear that turns features (n, width) into the scores (n, c) which the model returns:\n"
-        "name it `head`, or let it be the last nn.Linear of the model; it must run once in every call."
-    )

@@ -9,6 +9,8 @@ from mixlab.checks import check_batch, check_wholes
 from mixlab.method import Around, Method, check_method
 from mixlab.mixup import Mixup
 
+PLACES = "0 is the input, s what part s gives: of model.stages (an nn.ModuleList), or of its children but the last"
+
 
 class ManifoldMixup(Around):
     """Manifold mixup: one place of the network is drawn for each batch, and what comes out there is mixed.
@@ -50,28 +52,17 @@ class ManifoldMixup(Around):
             return plans[0].mix(hidden)
 
         if stage > len(parts):
-            raise ValueError(_contract(model, stage, f"has places 0 to {len(parts)}"))
+            raise ValueError(f"stages: {type(model).__name__} has places 0 to {len(parts)}, not {stage}; {PLACES}")
         handle = parts[stage - 1].register_forward_hook(mix)
         try:
             logits = model(x)
         finally:
             handle.remove()
         if not plans:
-            raise ValueError(_contract(model, stage, f"got no tensor from {type(parts[stage - 1]).__name__}, its part"))
+            raise ValueError(f"stages: part {stage} of {type(model).__name__} gave no tensor to mix; {PLACES}")
         return plans[0], logits
-
-    def extra_repr(self) -> str:
-        return f"stages={self.stages}"
 
 
 def _parts(model: nn.Module) -> list[nn.Module]:
     stages = getattr(model, "stages", None)
     return list(stages) if isinstance(stages, nn.ModuleList | nn.Sequential) else list(model.children())[:-1]
-
-
-def _contract(model: nn.Module, stage: int, problem: str) -> str:
-    return (
-        f"stages: place {stage} is not one of model {type(model).__name__}, which {problem}.\n"
-        "Place 0 is the input, place s the output of part s of the network: of model.stages, an nn.ModuleList,\n"
-        "or else of the children of the model but the last. Name places that exist, as in stages=(0, 1)."
-    )

@@ -5,6 +5,7 @@ What do inputs and labels become? `plan.mix(x)` and `targets`, both by the same 
 How is the network scored? `score`: cross-entropy with soft labels, unless a method says otherwise.
 """
 
+import inspect
 import json
 from typing import Any, ClassVar
 
@@ -14,18 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
-from mixlab.checks import check_number, check_soft_labels
+from mixlab.checks import check_alpha, check_soft_labels
 from mixlab.plans import Plan, soft_labels, wide
 
 
 class Method(nn.Module):
     """The ground of all methods: one generator for every draw, and the plain way from a batch to its loss.
 
-    rng: a seed, a `numpy.random.Generator`, or None for a seed from the operating system. Draws are made on the CPU, so
-    one seed gives the same plans on any device, and the generator's state is part of `state_dict()`.
-
         loss = method.loss(model, x, labels)                     in a training loop
         x_mixed, y_mixed = method(x, labels, num_classes=10)     in a loop of your own, or in a collate function
+
+    rng: a seed, a `numpy.random.Generator`, or None for a seed from the operating system. Draws are made on the CPU, so
+    one seed gives the same plans on any device, and the generator's state is part of `state_dict()`. Every parameter of
+    a method is kept under its own name.
     """
 
     defaults: ClassVar[dict[str, Any]] = {}  # the parameters that a comparison of methods starts from
@@ -54,8 +56,8 @@ class Method(nn.Module):
         self._rng = rng
 
     def prepare(self, model: nn.Module, labels: Tensor | None = None) -> None:
-        """Called before the optimiser is made: for weights of the method's own, and for what it must know of the
-        training set. labels (n,): those of the whole training set."""
+        """Called before the optimiser is made, with the labels (n,) of the whole training set: for weights of the
+        method's own, and for what it must know of that set."""
 
     def draw(self, x: Tensor, labels: Tensor) -> Plan:
         """Who with whom, and how much: a plan for this batch, on its device."""
@@ -98,7 +100,17 @@ class Method(nn.Module):
         return plan.mix(x), self.targets(plan, labels, num_classes)
 
     def end_epoch(self) -> None:
-        """Called after every epoch; a method that learns from the epoch overrides it."""
+        """Called after every epoch, for what the method learns from it."""
+
+    def settings(self) -> dict[str, Any]:
+        """The parameters that are not at their defaults, by name."""
+        usual = {name: p.default for name, p in inspect.signature(type(self)).parameters.items() if name != "rng"}
+        kept = {name: getattr(self, name) for name in usual if hasattr(self, name)}
+        return {name: value for name, value in kept.items() if repr(value) != repr(usual[name])}
+
+    def extra_repr(self) -> str:
+        shown = {name: value for name, value in self.settings().items() if not isinstance(value, Method)}
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
     def get_extra_state(self) -> Any:
         return json.dumps(self.rng.bit_generator.state)  # text, so that weights_only=True loads it
@@ -148,10 +160,7 @@ REASONS = {
 
 
 def check_method(name: str, method: Any, hint: str = "", **needed: bool) -> Method:
-    """method if it is one and its attributes are as needed; hint: what to do where they are not.
-
-    check_method("method", inner, "put it outside", own_loss=False, cross_entropy=True)
-    """
+    """method if it is one, with its attributes as needed (own_loss=False, …); hint: what to do if they are not."""
     if not isinstance(method, Method):
         raise ValueError(f"{name} must be a method such as Mixup(1.0), not {method!r}")
     for attribute, value in needed.items():
@@ -172,14 +181,9 @@ def soft_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 def draw_lambda(rng: np.random.Generator, alpha: float, n: int | None = None) -> float | Tensor:
     """lam ~ Beta(alpha, alpha): one number, or a float32 tensor (n,). alpha = 0 gives 1: no mixing.
 
-    NumPy's Beta is right down to alpha = 1e-4 and takes a generator; torch's is not and does not.
+    By NumPy, whose Beta is right down to alpha = 1e-4 and takes a generator; torch's is not and does not.
     """
     if check_alpha(alpha) == 0:
         return 1.0 if n is None else torch.ones(n)
     lam = rng.beta(alpha, alpha, size=n)
     return float(lam) if n is None else torch.from_numpy(lam).float()
-
-
-def check_alpha(alpha: Any) -> float:
-    """alpha as a float if it is a finite number >= 0."""
-    return check_number("alpha", alpha, hint="0 mixes nothing")

@@ -4,8 +4,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from mixlab.checks import check_batch
-from mixlab.method import Method, check_alpha, draw_lambda
+from mixlab.checks import check_alpha, check_batch
+from mixlab.method import Method, draw_lambda
 from mixlab.plans import Pairs
 
 
@@ -36,6 +36,3 @@ class Mixup(Method):
         check_batch(x, labels)
         lam = draw_lambda(self.rng, self.alpha, len(x) if self.per_sample else None)
         return Pairs(torch.from_numpy(self.rng.permutation(len(x))), lam).to(x.device)
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}" + ", per_sample=True" * self.per_sample

@@ -39,10 +39,11 @@ class Plan:
         raise NotImplementedError
 
     def to(self, device: Any, non_blocking: bool = True):
-        """The same plan on another device."""
-        moved = copy(self)
-        parts = {name: part for name, part in vars(self).items() if hasattr(part, "to")}
-        moved.__dict__ |= {name: part.to(device, non_blocking=non_blocking) for name, part in parts.items()}
+        """The same plan on another device; what comes to the CPU is waited for, since it may be read at once."""
+        moved, ahead = copy(self), non_blocking and torch.device(device).type != "cpu"
+        for name, part in vars(self).items():
+            if hasattr(part, "to"):
+                setattr(moved, name, part.to(device, non_blocking=ahead))
         return moved
 
     def __repr__(self) -> str:

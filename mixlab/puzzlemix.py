@@ -20,10 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixlab.checks import check_batch, check_inputs, check_number, check_whole, check_wholes
-from mixlab.cutmix import image_size
+from mixlab.checks import check_alpha, check_batch, check_images, check_inputs, check_whole, check_wholes
 from mixlab.graphcut import minimum_cut
-from mixlab.method import Method, check_alpha, draw_lambda
+from mixlab.method import Method, draw_lambda
 from mixlab.plans import Pairs, Split, no_autocast, soft_labels, wide
 
 
@@ -31,9 +30,8 @@ class PuzzleMix(Method):
     """PuzzleMix: saliency by an extra backward pass, a mask by minimum cut, and transport if asked for.
 
     alpha: lam ~ Beta(alpha, alpha), one for the batch. blocks: numbers of blocks a side, one drawn for each batch; they
-    must divide height and width. labels = m + 1: 2, or 3 to allow a blend of both images in a block. beta: smoothness
-    of the mask. eta: how much the mask should keep to lam. transport: move blocks; move_cost: what a move across the
-    image costs, in shares of saliency. Cut and assignment run on the CPU and wait for the saliency.
+    must divide height and width. labels = m + 1: 2, or 3 to allow a blend of both images in a block. transport: move
+    blocks. beta, eta and the cost of a move are those of the paper. Cut and assignment run on the CPU.
     """
 
     defaults: ClassVar[dict[str, Any]] = {"alpha": 1.0}
@@ -44,16 +42,12 @@ class PuzzleMix(Method):
         alpha: float,
         blocks: Sequence[int] = (2, 4, 8, 16),
         labels: int = 3,
-        beta: float = 1.2,
-        eta: float = 0.2,
         transport: bool = True,
-        move_cost: float = 0.8,
         rng: Any = None,
     ):
         super().__init__(rng)
         self.alpha, self.blocks = check_alpha(alpha), check_wholes("blocks", blocks)
-        self.labels, self.beta, self.eta = _check(labels, beta, eta)
-        self.transport, self.move_cost = transport, check_number("move_cost", move_cost)
+        self.labels, self.transport = check_whole("labels", labels, 2), transport
 
     def draw(self, x, labels):
         raise ValueError("PuzzleMix asks the model what is salient: use draw_with_model(model, x, labels)")
@@ -67,14 +61,9 @@ class PuzzleMix(Method):
         count = self.blocks[self.rng.integers(len(self.blocks))]
         partner = torch.from_numpy(self.rng.permutation(len(x)))
         own = F.avg_pool2d(saliency(model, x, labels)[:, None], _block_size(x, count))[:, 0].cpu()
-        mask = puzzle_mask(own, own[partner], lam, self.labels, self.beta, self.eta)
-        moves: tuple = ()
-        if self.transport:
-            moves = transport(own, mask, self.move_cost), transport(own[partner], 1 - mask, self.move_cost)
+        mask = puzzle_mask(own, own[partner], lam, self.labels)
+        moves = (transport(own, mask), transport(own[partner], 1 - mask)) if self.transport else ()
         return Puzzle(partner, mask, *moves).to(x.device)
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, blocks={self.blocks}, labels={self.labels}, transport={self.transport}"
 
 
 class Puzzle(Split):
@@ -108,7 +97,7 @@ def saliency(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     In evaluation mode, so that BatchNorm statistics move once a step, in the pass that trains; without autocast, in the
     network's own precision. The model is left as it was, and its weights get no gradient.
     """
-    image_size(x)
+    check_images(x)
     training = [part for part in model.modules() if part.training]
     weights = next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), wide(x).dtype)
     model.eval()
@@ -125,31 +114,24 @@ def saliency(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
 
 
 def puzzle_mask(own: Tensor, partner: Tensor, lam: Any, labels: int = 3, beta: float = 1.2, eta: float = 0.2) -> Tensor:
-    """The mask of least energy, (n, B, B) in {0, 1/m, …, 1}, 1 where the own image shows.
+    """The mask of least energy E, (n, B, B) in {0, 1/m, …, 1}, 1 where the own image shows.
 
     own, partner (n, B, B): the saliency of the blocks of both images, of any scale. lam: a number, or (n,).
     """
-    unary, weight = energy_terms(own, partner, lam, labels, beta, eta)
-    return torch.from_numpy(minimum_cut(unary, weight) / (labels - 1)).float()
-
-
-def energy_terms(own, partner, lam, labels: int, beta: float, eta: float) -> tuple[np.ndarray, float]:
-    """E as costs: of each label in each block, (n, B, B, labels), and of a squared step of one between neighbours."""
     if own.shape != partner.shape or own.dim() != 3 or own.shape[1] != own.shape[2]:
         raise ValueError(f"own {tuple(own.shape)} and partner {tuple(partner.shape)} must both have shape (n, B, B)")
     lam = np.asarray(lam, dtype=np.float64).reshape(-1, 1, 1, 1)
     if not ((lam >= 0) & (lam <= 1)).all():
         raise ValueError(f"lam must lie in [0, 1], not {lam.ravel()}")
-    labels, beta, eta = _check(labels, beta, eta)
-    t, m, count = np.arange(labels), labels - 1, own.shape[-1]
+    t, m, count = np.arange(labels), labels - 1, own.shape[-1]  # E as the cost of each label t = m z in each block
+    hidden = (1 - t / m) * _shares(own)[..., None] + t / m * _shares(partner)[..., None]
     prior = np.array([math.comb(m, k) for k in t]) * lam**t * (1 - lam) ** (m - t)
     with np.errstate(divide="ignore"):  # what lam rules out costs infinitely much
-        wish = -np.log(prior) * (eta / count**2) if eta else np.zeros(1)
-    hidden = (1 - t / m) * _shares(own)[..., None] + t / m * _shares(partner)[..., None]
-    return hidden + wish, beta / (16 * count * m**2)
+        wish = -np.log(prior) * (eta / count**2)
+    return torch.from_numpy(minimum_cut(hidden + wish, beta / (16 * count * m**2)) / m).float()
 
 
-def transport(share: Tensor, shown: Tensor, move_cost: float) -> Tensor:
+def transport(share: Tensor, shown: Tensor, move_cost: float = 0.8) -> Tensor:
     """The block to show at each place, (n, B * B): saliency (n, B, B) brought to where shown (n, B, B) > 0.
 
     Of all ways to give every visible place a block of its own, the one of least sum over places of
@@ -176,12 +158,8 @@ def _shares(values: Tensor) -> np.ndarray:
 
 
 def _block_size(x: Tensor, count: int) -> tuple[int, int]:
-    height, width = image_size(x)
+    height, width = check_images(x)
     if height % count or width % count:
         fits = [number for number in range(1, min(height, width) + 1) if not (height % number or width % number)]
         raise ValueError(f"blocks must divide the {height} x {width} pixels: {count} does not, {fits} would")
     return height // count, width // count
-
-
-def _check(labels: int, beta: float, eta: float) -> tuple[int, float, float]:
-    return check_whole("labels", labels, 2), check_number("beta", beta), check_number("eta", eta)

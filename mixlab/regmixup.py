@@ -38,6 +38,3 @@ class RegMixup(Around):
         self.method.observe(mixed, plan, labels)
         loss = soft_cross_entropy(clean, soft_labels(labels, clean.shape[1]))
         return loss + self.eta * self.method.score(mixed, plan, labels)
-
-    def extra_repr(self) -> str:
-        return f"eta={self.eta}"

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mixlab.checks import check_batch, check_indices, check_number
-from mixlab.method import Method, check_alpha, draw_lambda
+from mixlab.checks import check_alpha, check_batch, check_indices, check_number, check_wholes
+from mixlab.method import Method, draw_lambda
 from mixlab.plans import Pairs, Split
 
 
@@ -28,11 +27,12 @@ class Remix(Method):
         self, alpha: float, counts: Sequence[int] | None = None, kappa: float = 3.0, tau: float = 0.5, rng: Any = None
     ):
         super().__init__(rng)
-        self.alpha, (self.kappa, self.tau) = check_alpha(alpha), _check_rule(kappa, tau)
-        self.counts = None if counts is None else tuple(np.ravel(counts).tolist())
-        if self.counts == ():
-            raise ValueError(f"counts must be one number >= 0 for every class, not {counts}")
-        sizes = None if self.counts is None else torch.tensor([check_number("counts", n) for n in self.counts]).double()
+        self.alpha, self.kappa = check_alpha(alpha), check_number("kappa", kappa)
+        if self.kappa <= 1:
+            raise ValueError(f"kappa must be greater than 1, or both rules would apply; it is {kappa}")
+        self.tau = check_number("tau", tau, high=1)
+        self.counts = None if counts is None else check_wholes("counts", counts, 0)
+        sizes = None if self.counts is None else torch.tensor(self.counts).double()
         self.register_buffer("sizes", sizes, persistent=False)  # a buffer, so that it moves to the device
 
     def prepare(self, model, labels=None):
@@ -51,12 +51,8 @@ class Remix(Method):
         partner = torch.from_numpy(self.rng.permutation(len(x))).to(x.device, non_blocking=True)
         lam = draw_lambda(self.rng, self.alpha, len(x)).to(x.device, non_blocking=True)
         sizes = self.sizes.to(labels.device)[labels]
-        return Split(
-            Pairs(partner, lam), Pairs(partner, remix_lambda(lam, sizes, sizes[partner], self.kappa, self.tau))
-        )
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, counts={self.counts}, kappa={self.kappa}, tau={self.tau}"
+        lam_y = remix_lambda(lam, sizes, sizes[partner], self.kappa, self.tau)
+        return Split(Pairs(partner, lam), Pairs(partner, lam_y))
 
 
 def remix_lambda(lam: Tensor, count_own: Any, count_partner: Any, kappa: float, tau: float) -> Tensor:
@@ -66,14 +62,7 @@ def remix_lambda(lam: Tensor, count_own: Any, count_partner: Any, kappa: float, 
 
     Compared, never divided: an empty class needs no special case, and swapping own and partner gives 1 - lam_y.
     """
-    kappa, tau = _check_rule(kappa, tau)
     own, partner = torch.as_tensor(count_own).double(), torch.as_tensor(count_partner).double()
     to_partner = (own >= kappa * partner) & (own > partner) & (lam < tau)
     to_own = (partner >= kappa * own) & (partner > own) & (1 - lam < tau)
     return torch.where(to_partner, 0.0, torch.where(to_own, 1.0, lam))
-
-
-def _check_rule(kappa: float, tau: float) -> tuple[float, float]:
-    if check_number("kappa", kappa) <= 1:
-        raise ValueError(f"kappa must be a finite number > 1 (at 1 both rules would apply), not {kappa}")
-    return float(kappa), check_number("tau", tau, high=1)

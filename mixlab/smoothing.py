@@ -22,6 +22,3 @@ class LabelSmoothing(Around):
 
     def targets(self, plan, labels, num_classes):
         return (1 - self.eps) * self.method.targets(plan, labels, num_classes) + self.eps / num_classes
-
-    def extra_repr(self) -> str:
-        return f"eps={self.eps}"

@@ -24,8 +24,8 @@ class ZetaMixup(Method):
     """zeta-mixup: row i mixes its own sample, at the largest weight, with n_mixed - 1 others.
 
     gamma >= 0: 0 averages evenly, large gamma mixes nothing; from `gamma_threshold(n_mixed)` on, the own sample weighs
-    at least as much as all others together. n_mixed: samples in each row's sum, the own one included; None means the
-    whole batch, and a batch that is smaller is mixed whole.
+    at least as much as all others together. n_mixed: samples in each row's sum, the own one included, or None for the
+    whole batch; a batch that is smaller is mixed whole.
     """
 
     defaults: ClassVar[dict[str, Any]] = {"gamma": 2.8}  # the default of the released code
@@ -43,30 +43,23 @@ class ZetaMixup(Method):
             matrix = matrix.float()  # never narrower: in fp16 the far ranks would be zero
         return Weights(matrix).to(x.device)
 
-    def extra_repr(self) -> str:
-        return f"gamma={self.gamma}" + ("" if self.n_mixed is None else f", n_mixed={self.n_mixed}")
-
 
 def weights(n: int, gamma: float, rng: np.random.Generator, n_mixed: int | None = None) -> Tensor:
     """W (n, n), float64: every row holds the p-series of n_mixed terms (default: n) once, the largest on the diagonal.
-
-    In each row random keys put the samples in order; the own key is the smallest.
 
     >>> weights(2, 1.0, np.random.default_rng(0))
     tensor([[0.6667, 0.3333],
             [0.3333, 0.6667]], dtype=torch.float64)
     """
     n = check_whole("n", n)
-    keys = rng.random((n, n))
-    np.fill_diagonal(keys, -1.0)
+    keys = rng.random((n, n))  # put the samples of every row in order
+    np.fill_diagonal(keys, -1.0)  # the own one first
     return weights_from_order(torch.from_numpy(keys.argsort(1)), p_series(n if n_mixed is None else n_mixed, gamma))
 
 
 def weights_from_order(order: Tensor, series: np.ndarray) -> Tensor:
-    """The arithmetic, without chance: W[i, order[i, r]] = series[r], zero elsewhere.
-
-    order (n, n): row i names the samples by rank, the heaviest first; series (m,) with m <= n, summing to one.
-    """
+    """W[i, order[i, r]] = series[r], zero elsewhere: row i of order (n, n) names the samples by rank, the heaviest
+    first; series (m,) with m <= n sums to one."""
     n, m = len(order), len(series)
     if m > n:
         raise ValueError(f"n_mixed must be at most n = {n}, not {m}")

@@ -46,14 +46,13 @@ def test_matching_equals_brute_force(n, k, dimension, cost):
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_matching_equals_scipy_and_pot_and_no_partner_leaves_its_block(dtype, device):
+def test_matching_equals_pot_and_no_partner_leaves_its_block(dtype, device):
     x, other = points(70, 3, 8, 8, seed=3, dtype=dtype).to(device), points(70, 3, 8, 8, seed=4, dtype=dtype).to(device)
     partner, x, other = match(x, other, 32).cpu(), x.cpu(), other.cpu()
     for rows in blocks(70, 32):
         table, even = costs(x[rows], other[rows]), np.full(len(rows), 1 / len(rows))
         assert sorted(partner[rows].tolist()) == rows
         found = np.diag(table[:, partner[rows].numpy() - rows[0]]).sum()
-        assert found == pytest.approx(table[linear_sum_assignment(table)].sum(), rel=1e-5)
         assert found == pytest.approx(len(rows) * ot.emd2(even, even, table), rel=1e-5)
 
 
@@ -87,12 +86,6 @@ def test_a_gpus_table_holds_the_costs_that_the_blocks_are_matched_by():
         assert np.allclose(_table(x, other, cost), costs(x, other, cost), rtol=1e-12)
 
 
-def test_squared_and_plain_distance_match_differently():
-    x, other = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [1.9, 0.3]])
-    assert match(x, other, 2).tolist() == [0, 1]  # two steps of about one
-    assert match(x, other, 2, "euclidean").tolist() == [1, 0]  # one point stays, the other goes all the way
-
-
 @given(st.integers(1, 20), st.integers(0, 20), st.integers(0, 5))
 def test_in_one_batch_partners_are_a_permutation_and_nobody_meets_itself(k, more, seed):
     n = 2 * k + more
@@ -112,14 +105,6 @@ def test_a_block_is_matched_with_the_block_after_it(n, k, block):
         table, found = costs(x[own], x[facing]), costs(x[own], x[partner[own]])
         assert sorted(partner[own].tolist()) == sorted(facing)
         assert np.diag(found).sum() == pytest.approx(table[linear_sum_assignment(table)].sum())
-
-
-def test_k_1_is_mixup_with_every_other_sample_as_likely():
-    counts, method, x = np.zeros((4, 4)), KMixup(1.0, 1, rng=0), points(4, 2)
-    for _ in range(2000):
-        counts[range(4), method.draw(x, torch.zeros(4)).partner] += 1
-    off = counts[~np.eye(4, dtype=bool)] / 2000
-    assert (np.diag(counts) == 0).all() and np.abs(off - 1 / 3).max() < 4 * np.sqrt(2 / 9 / 2000)
 
 
 def test_the_mean_square_of_random_pairs_is_twice_the_variance_and_a_larger_k_brings_partners_nearer():

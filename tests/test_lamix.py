@@ -7,7 +7,7 @@ import torch
 from examples import images, refuses
 from torch import nn
 
-from mixlab import ConfusionMixup, KMixup, LaMix, Pairs, PuzzleMix, ZetaMixup, lamix_loss, one_hot
+from mixlab import ConfusionMixup, LaMix, Pairs, PuzzleMix, ZetaMixup, lamix_loss, one_hot
 from mixlab.method import draw_lambda
 from mixlab.results.runs import build_method, describe
 from mixlab.training.models import build
@@ -148,17 +148,6 @@ def test_a_students_own_network_is_given_a_soft_head_for_its_last_linear_layer()
     loss.backward()
     assert torch.allclose(loss, by_hand) and not net.classifier._forward_pre_hooks
     assert all(parameter.grad.any() for parameter in [*net.parameters(), *method.parameters()])
-
-
-def test_a_mixed_batch_draws_once_and_a_clean_one_not_at_all():
-    (x, labels), net, same = images(), build("quick_resnet", 3, seed=0), KMixup(1.0, 2, rng=3)
-    method = LaMix(mixing=KMixup(1.0, 2, rng=3), rng=0)
-    method.prepare(net)
-    for step in range(4):
-        method.loss(net, x, labels)
-        if step % 2:
-            same.draw(x, labels)
-        assert method.mixing.rng.bit_generator.state == same.rng.bit_generator.state
 
 
 def test_what_it_mixes_by_learns_from_clean_and_mixed_answers():

@@ -99,6 +99,17 @@ def test_split_does_one_thing_to_inputs_and_another_to_labels():
         assert plan.to("meta").partner.device.type == "meta" and plan.partner.device.type == "cpu"
 
 
+def test_a_copy_to_the_cpu_is_waited_for():
+    """Without waiting, what comes from a GPU could be read before it is there."""
+
+    class Part:
+        def to(self, device, non_blocking):
+            return non_blocking
+
+    plan = Split(Part(), Pairs([0], 1.0))
+    assert plan.to("meta").inputs and not plan.to("cpu").inputs
+
+
 def test_on_another_device_no_value_is_looked_at():
     """On the meta device any look at a value raises, as a look at one on a GPU would wait."""
     x, lam = torch.zeros(2, 3, device="meta"), torch.tensor([0.2, 0.7])

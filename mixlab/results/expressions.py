@@ -62,8 +62,7 @@ def usual_methods() -> list[str]:
 
 def parameters(method: Method) -> dict:
     """The parameters of a method that differ from their defaults; methods keep each under its own name."""
-    defaults = {name: p.default for name, p in inspect.signature(type(method)).parameters.items() if name != "rng"}
-    return {name: getattr(method, name) for name, usual in defaults.items() if getattr(method, name) != usual}
+    return method.settings()
 
 
 def describe(method: Method) -> str:
