@@ -58,7 +58,8 @@ def badges() -> str:
 def results() -> str:
     """Test errors of the two experiments on real pictures, of every method that one of them has run."""
     wrong, clean = experiment("wrong_labels"), experiment("twentieth")
-    lines = ["| percent wrong on the test set | 5,000 pictures, 40% of the labels random | 2,500 pictures, all labels right |", "|---|---|---|"]
+    sides = "5,000 pictures, 40% of the labels random", "2,500 pictures, all labels right"
+    lines = [f"| percent wrong on the test set | {' | '.join(sides)} |", "|---|---|---|"]
     for expression, name in NAMES.items():
         if expression in wrong or expression in clean:
             lines.append(f"| {name} | {_cell(wrong, expression)} | {_cell(clean, expression)} |")
