@@ -57,8 +57,6 @@ def _second(file: Path, rate: int) -> np.ndarray:
     from scipy.io import wavfile
 
     try:
-        if not file.is_file():
-            raise ValueError("it is no file")
         found, sound = wavfile.read(file)
         if found != rate or sound.ndim != 1:
             raise ValueError(f"it must be mono at {rate} Hz, and has {sound.ndim} axes and {found} Hz")
