@@ -43,7 +43,9 @@ class ManifoldMixup(Around):
         if stage == 0:
             return self.mixing.run(model, x, labels)
         model = getattr(model, "_orig_mod", model)  # a network under torch.compile hears no hooks
-        parts, plans = _parts(model), []
+        stages = getattr(model, "stages", None)
+        parts = stages if isinstance(stages, nn.ModuleList | nn.Sequential) else list(model.children())[:-1]
+        plans = []
 
         def mix(_, inputs, hidden):
             if plans or not isinstance(hidden, Tensor):  # a part that is used again mixes at its first use alone
@@ -61,8 +63,3 @@ class ManifoldMixup(Around):
         if not plans:
             raise ValueError(f"stages: part {stage} of {type(model).__name__} gave no tensor to mix; {PLACES}")
         return plans[0], logits
-
-
-def _parts(model: nn.Module) -> list[nn.Module]:
-    stages = getattr(model, "stages", None)
-    return list(stages) if isinstance(stages, nn.ModuleList | nn.Sequential) else list(model.children())[:-1]
