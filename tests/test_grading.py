@@ -49,27 +49,6 @@ def code(*path):
 
 
 LESSONS = sorted(path.stem for path in (ROOT / "notebooks" / "solutions").glob("*.ipynb"))
-SPOILT = {
-    "endless": "while True: pass",
-    "stuck": "max(iter(int, 1))",
-    "leaves": "import os; os._exit(0)",
-    "memory": "[0] * 10**12",
-    "syntax": "retrun 1",
-    "wrong": "return None",
-}
-
-
-def write_submissions(folder, count):
-    """`count` notebooks as a class hands them in: four in five are solved, every fifth is spoilt in one exercise."""
-    for i in range(count):
-        kind, lesson = list(SPOILT)[i // 5 % len(SPOILT)] if i % 5 == 4 else "solved", LESSONS[i % len(LESSONS)]
-        first = iter([SPOILT[kind]] if kind in SPOILT else [])
-        spoil = lambda source, first=first: source.replace("    ", f"    {next(first, 'pass')}\n    ", 1)  # noqa: E731
-        path = folder / f"student_{i:02}_{kind}" / f"{lesson}.ipynb"
-        path.parent.mkdir(parents=True)
-        path.write_text(solved(lesson, spoil), encoding="utf-8")
-
-
 RIGHT = "w = np.arange(1.0, n + 1) ** -gamma\nreturn float(((w / w.sum()) ** 2).sum())"
 FORGED = """import os
 for descriptor in range(3, 20):
@@ -279,7 +258,12 @@ def test_right_answers_are_right_in_the_lessons_that_the_class_below_leaves_out(
 @pytest.mark.slow
 def test_a_class_is_graded_whatever_it_hands_in(tmp_path, capsys):
     folder = tmp_path / "submissions"
-    write_submissions(folder, 5)
+    loop = iter(["while True: pass"])  # in one exercise of the fifth
+    for i, lesson in enumerate(LESSONS[:5]):
+        path = folder / f"student_{i}" / f"{lesson}.ipynb"
+        path.parent.mkdir(parents=True)
+        endless = lambda source: source.replace("    ", f"    {next(loop, 'pass')}\n    ", 1)  # noqa: E731
+        path.write_text(solved(lesson, endless) if i == 4 else solved(lesson), encoding="utf-8")
     one = notebook(answer("zeta.as_many", "return 2.25"))
     died = notebook("import os\ngone = os._exit(1)", answer("zeta.as_many", "return gone"))
     files = {"=1+1": one, "half": one[:-9], "a list": "[]", "no cells": "{}", "died": died, "odd": '{"cells": [1]}'}
@@ -294,11 +278,11 @@ def test_a_class_is_graded_whatever_it_hands_in(tmp_path, capsys):
     assert len(rows) == 13 and len(capsys.readouterr().out.splitlines()) >= 14
     minutes = grading.minutes()
     for i, lesson in enumerate(LESSONS[:4]):
-        row, prefix = rows[f"student_{i:02}_solved/{lesson}"], lesson.partition("_")[2].split("_")[0] + "."
+        row, prefix = rows[f"student_{i}/{lesson}"], lesson.partition("_")[2].split("_")[0] + "."
         assert row["problem"] == "" and int(row["score"]) == sum(words == "right" for words in row.values()) >= 4
         assert float(row["minutes"]) == sum(minutes[name] for name, words in row.items() if words == "right")
         assert {words for name, words in row.items() if name.startswith(prefix)} <= {"right", ""}, row
-    spoilt = rows[f"student_04_endless/{LESSONS[4]}"]
+    spoilt = rows[f"student_4/{LESSONS[4]}"]
     assert "did not come to an end" in "".join(spoilt.values()) and spoilt["score"] == "4"
     assert rows["'=1+1"]["score"] == "1" and rows["'=1+1"]["minutes"] == "3"
     for name in ("half", "a list", "no cells", "odd"):

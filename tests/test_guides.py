@@ -59,9 +59,3 @@ def test_the_teachers_page_lists_every_exercise_with_its_minutes():
     text = (ROOT / "notebooks" / "guides" / "teaching.md").read_text(encoding="utf-8")
     listed = {name: float(minutes) for name, minutes in re.findall(r"^\| `([\w.]+)` \| (\d+) \| \w", text, re.M)}
     assert listed == grading.minutes()
-
-
-@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.stem)
-def test_links_of_a_guide_lead_somewhere(path):
-    links = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", path.read_text(encoding="utf-8"))
-    assert [link for link in links if not (path.parent / link).exists()] == []

@@ -238,13 +238,11 @@ def test_a_student_gets_copies_of_the_lessons_and_keeps_what_is_his(tmp_path, mo
     [
         ("[b](../02_kmixup.ipynb#knobs)", "[b](../02_kmixup.ipynb#knobs)"),
         ("[code](../../mixlab/mixup.py#L3)", "[code](../code/mixup.md)"),
+        ("[room](../../mixlab/data/sets.py)", "[room](../code/data.md)"),
+        ("[answers](../solutions)", "[answers](../solutions/index.md)"),
         (
-            "[room](../../mixlab/data/sets.py) [answers](../solutions)",
-            "[room](../code/data.md) [answers](../solutions/index.md)",
-        ),
-        (
-            "[a file](../../LICENSE) ![p](p.png) [x](https://a.b/c.ipynb) [y](#z)",
-            "a file ![p](p.png) [x](https://a.b/c.ipynb) [y](#z)",
+            "[a file](../../LICENSE) ![p](p.png) [x](https://a.b/c.md) [y](#z)",
+            "a file ![p](p.png) [x](https://a.b/c.md) [y](#z)",
         ),
         ("`f[i](x)`\n```\ng[i](x)\n```\n[c](01_mixup.ipynb)", "`f[i](x)`\n```\ng[i](x)\n```\n[c](01_mixup.ipynb)"),
     ],

@@ -56,17 +56,7 @@ def test_every_folder_of_the_package_is_in_the_wheel():
 @pytest.mark.slow
 def test_import_needs_no_extra_and_pulls_in_nothing_heavy():
     """With Jupyter and the test tools made impossible to import, every module still imports."""
-    extras = [
-        "IPython",
-        "ipywidgets",
-        "nbformat",
-        "nbclient",
-        "nbconvert",
-        "jupyter_client",
-        "pytest",
-        "hypothesis",
-        "ot",
-    ]
+    extras = "IPython ipywidgets nbformat nbclient nbconvert jupyter_client pytest hypothesis ot".split()
     paths = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "mixlab").rglob("*.py")]
     modules = [".".join(path.parts) for path in paths if path.name not in ("__main__", "__init__")]
     code = f"""
@@ -81,27 +71,19 @@ for name in {modules}:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.slow
-def test_import_adds_under_half_a_second_to_torchs_own():
-    code = "import time, torch; start = time.process_time(); import mixlab; print(time.process_time() - start)"
-    assert min(float(python("-c", code).stdout) for _ in range(2)) < 0.5
-
-
 def test_every_module_is_small():
     for path in (ROOT / "mixlab").rglob("*.py"):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 330, path.name
 
 
-def test_readme_has_the_commands_and_changelog_the_version():
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in ("notebooks", "test", "lab"):
-        assert f"make {target}" in README and re.search(rf"^{target}:", makefile, re.M)
-    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+def test_the_changelog_has_the_version_and_ci_runs_the_readmes_test_command():
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8") and "make test" in README
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 def test_links_in_documents_lead_somewhere():
-    sources = {path: path.read_text(encoding="utf-8") for path in ROOT.glob("*.md")}
+    documents = [*ROOT.glob("*.md"), *(ROOT / "notebooks" / "guides").glob("*.md")]
+    sources = {path: path.read_text(encoding="utf-8") for path in documents}
     for path in NOTEBOOKS:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         sources[path] = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
@@ -162,12 +144,9 @@ def test_the_walk_of_the_syntax_tree_sees_what_it_looks_for():
 
 
 def test_no_word_of_where_it_was_made():
-    for path in [
-        p
-        for pattern in ("*.md", "*.toml", "*.yml", "mixlab/**/*.py", "bench/*.py", "tests/*.py")
-        for p in ROOT.glob(pattern)
-    ]:
-        assert not re.search(r"/(home|root|work|Users)/\w", path.read_text(encoding="utf-8")), path.name
+    for pattern in ("*.md", "*.toml", "*.yml", "mixlab/**/*.py", "bench/*.py", "tests/*.py"):
+        for path in ROOT.glob(pattern):
+            assert not re.search(r"/(home|root|work|Users)/\w", path.read_text(encoding="utf-8")), path.name
 
 
 def test_python_paths_are_the_repositorys():
