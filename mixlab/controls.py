@@ -140,7 +140,7 @@ class OneLabel(Around):
 
 
 class GreyBoxes(CutMix):
-    """CutMix's boxes filled with grey, and the label kept: is hiding a region enough? Grey is 0, the mean image."""
+    """CutMix's boxes filled with grey, and the label kept: is hiding a region enough? Grey is 0, the mean colour."""
 
     def draw(self, x, labels):
         boxes = super().draw(x, labels)
