@@ -129,6 +129,13 @@ def _rehearse(options) -> int:
     return rehearse([*usual_methods(), *COMBINED], build_method, **how)
 
 
+def _look(options) -> int:
+    from mixlab.results.kept import look
+
+    print(f"{look(options.folder)} networks measured")
+    return 0
+
+
 def _report(options) -> int:
     from mixlab.results import papers, records, report
 
@@ -198,6 +205,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--commands", action="store_true", help="all published tables, and what runs each of them")
     report.set_defaults(run=_report)
     _add_run(commands)
+    look = commands.add_parser("look", help="measure kept networks once more: where they look, attacks through another")
+    look.add_argument("folder", help="records with their weights, of `run --keep weights`")
+    look.set_defaults(run=_look)
     rehearse = commands.add_parser("rehearse", help="does every method train on this device, and how fast?")
     rehearse.add_argument("--minutes", type=float, default=3.0, help="the time there is (3)")
     rehearse.add_argument("--device", help="cpu, cuda, cuda:1 (the GPU, if there is one)")

@@ -11,7 +11,16 @@ from mixlab import Pairs, one_hot
 from mixlab.data import load
 from mixlab.training import measures
 from mixlab.training.loop import held_batches, measure_error
-from mixlab.training.measures import calibration_error, error, error_under, fgsm, final_measures, mixed_accuracy, noisy
+from mixlab.training.measures import (
+    calibration_error,
+    error,
+    error_under,
+    fgsm,
+    final_measures,
+    map_area,
+    mixed_accuracy,
+    noisy,
+)
 from mixlab.training.models import build
 
 DATA = load("shapes", n_train=40, n_test=70)
@@ -101,6 +110,20 @@ def test_fgsm_of_a_linear_model_is_its_weights_sign_kept_in_range():
     assert torch.allclose(fgsm(net, x, labels, 0.1), (x + 0.1 * uphill).clamp(0, 1), atol=1e-6)
     assert torch.equal(fgsm(net, x, labels, 0.0), x)
     assert net[1].weight.grad is None, "the attack left gradients behind"
+
+
+def test_the_map_of_a_network_that_looks_at_one_corner_covers_that_corner():
+    """Two feature maps: the first is on in a quarter of the picture and speaks for class 0, the second is flat."""
+    net, black = build("quick_resnet", 10, seed=0), torch.zeros(6, 3, 32, 32, dtype=torch.uint8)
+    data = replace(DATA, test_x=black, test_y=torch.tensor([0, 0, 1, 0, 0, 1]))
+    maps = torch.zeros(1, net.head.in_features, 32, 32)
+    maps[:, 0, :16, :16], maps[:, 1] = 3.0, 1.0
+    net.hidden = lambda x, stage: maps.expand(len(x), -1, -1, -1)
+    nn.init.zeros_(net.head.weight), nn.init.zeros_(net.head.bias)
+    net.head.weight.data[0, 0] = net.head.weight.data[1, 1] = 1.0
+    assert map_area(net, data) == pytest.approx(100), "1 beats 3/4: what is rightly called 1 is looked at everywhere"
+    net.head.weight.data[1, 1] = 0.5
+    assert map_area(net, data) == pytest.approx(25), "3/4 beats 1/2: the corner"
 
 
 def test_noise_has_its_size_and_its_generator():

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mixlab.__main__ import main
 from mixlab.places import ROOT
-from mixlab.results import records, runs
+from mixlab.results import kept, records, runs
 from mixlab.results.expressions import build_method, describe, describe_data, is_folder, load_data, methods
 from mixlab.results.runs import Run, do, from_grid, load_network, make_run
 from mixlab.training.measures import final_measures
@@ -128,6 +128,12 @@ def test_a_record_says_what_was_run_and_is_found_beside_the_paper(tmp_path, chec
     network = load_network(record, load_data(DATA), tmp_path / "runs")
     again = final_measures(network, load_data(DATA), record["precision"])
     assert again["error"] == pytest.approx(measures["error"], abs=3), "the kept weights are those of the run"
+    assert kept.look(tmp_path / "runs", str(run.path(tmp_path / "runs"))) == 1
+    looks = records.read(tmp_path / "runs")[0][0]["looks"]
+    assert looks["error"] == pytest.approx(measures["error"], abs=3)
+    assert "map_area" not in looks, "the last stages of lenet have no pixels"
+    for eps in (1, 16):  # attacked by way of itself: the same as attacked
+        assert looks[f"through_{eps}"] == pytest.approx(measures[f"fgsm_{eps}"], abs=5)
     with pytest.raises(ValueError, match="weights"):
         load_network({k: v for k, v in record.items() if k != "weights"}, load_data(DATA))
 

@@ -8,9 +8,9 @@ A comparison is method minus against, seed by seed, so that below zero is as the
 
 folder may be a list, where runs lie in several. method and against may be lists of settings: each seed takes the one
 that is best on the other seeds, so none is chosen by the number that is reported. May be given: of, "error" if not, or
-a measure of the record such as "noise_14", or two of them, "noise_14 - error"; against_of and against_recipe, where
-the rival's differ; margin, how many points worse still counts as "at least as good"; minus, what changes in a second
-comparison that is subtracted from this one (does the gain grow?).
+a measure of the record such as "noise_14" ("map_area" of kept networks) or two of them, "noise_14 - error"; against_of
+and against_recipe, where the rival's differ; margin, how many points worse still counts as "at least as good"; minus,
+what changes in a second comparison that is subtracted from this one (does the gain grow?).
 """
 
 import json
@@ -90,12 +90,9 @@ def _values(method: str, side: str, comparison: dict, folder) -> dict[int, float
     wanted = (comparison["data"], comparison["model"], recipe)
     runs = [run for name in _listed(comparison["folder"]) for run in _experiment(name, str(folder)).get(method, [])]
     runs = [r for r in runs if (r.get("data", r["dataset"]), r["model"], r["budget"]) == wanted]
+    runs = [{**run.get("looks", {}), **run.get("measures", {}), **run} for run in runs]
     first, _, second = of.partition(" - ")
-    return {run["seed"]: _value(run, first) - (_value(run, second) if second else 0) for run in runs}
-
-
-def _value(run: dict, of: str) -> float:
-    return run[of] if of in run else run["measures"][of]
+    return {run["seed"]: run[first] - (run[second] if second else 0) for run in runs if first in run}
 
 
 @cache

@@ -100,6 +100,35 @@ def error_under(model: nn.Module, data, attack, batch_size: int = 500) -> float:
     return error(torch.cat(logits).float(), data.test_y.to(device))
 
 
+@torch.no_grad()
+def map_area(model: nn.Module, data, batch_size: int = 500) -> float | None:
+    """Percent of the picture on which the map of the true class exceeds half its maximum: where the network looks.
+
+    With h the last feature map (m, u, v) and W the head, the map of class l is sum_m W_lm h_muv; its mean over u, v is
+    the score, less the bias (Zhou et al. 2016). The mean over the test images that the network classifies rightly and
+    whose map is above zero somewhere; drawn at the size of the images. None if the last stage has no pixels left.
+    """
+    device, areas = next(model.parameters()).device, []
+    pixels = PixelModel(model.eval(), data).to(device)
+    for x, labels in zip(data.test_x.split(batch_size), data.test_y.split(batch_size), strict=True):
+        x, labels = (x.to(device).float() / 255 - pixels.mean) / pixels.std, labels.to(device)
+        features = model.hidden(x, len(model.stages))
+        if features.dim() != 4:
+            return None
+        maps = torch.einsum("lm,nmuv->nluv", model.head.weight, features)
+        right = (maps.mean((2, 3)) + model.head.bias).argmax(1) == labels
+        own = F.interpolate(maps[right, labels[right], None], size=x.shape[2:], mode="bilinear").flatten(1)
+        most = own.amax(1, keepdim=True)
+        areas.append((own > most / 2).double().mean(1)[most[:, 0] > 0])
+    return 100 * float(torch.cat(areas).mean())
+
+
+def spread_evenly(data, images: int):
+    """The same data with at most so many test images, spread evenly over the test set."""
+    rows = torch.linspace(0, len(data.test_y) - 1, min(images, len(data.test_y))).round().long()
+    return replace(data, test_x=data.test_x[rows], test_y=data.test_y[rows])
+
+
 def final_measures(model: nn.Module, data, precision: str = "float32", images: int | None = None) -> dict:
     """What a record says of the final network beyond its error: calibration, Gaussian noise, FGSM.
 
@@ -109,8 +138,7 @@ def final_measures(model: nn.Module, data, precision: str = "float32", images: i
     """
     device = next(model.parameters()).device
     images = images or (2000 if device.type == "cpu" else len(data.test_y))
-    rows = torch.linspace(0, len(data.test_y) - 1, min(images, len(data.test_y))).round().long()
-    part = replace(data, test_x=data.test_x[rows], test_y=data.test_y[rows])
+    part = spread_evenly(data, images)
     rng, kept = np.random.default_rng(0), []  # the same noise for every network
 
     def clean(pixels, x, labels):
@@ -121,7 +149,7 @@ def final_measures(model: nn.Module, data, precision: str = "float32", images: i
     attacks = {f"noise_{eps}": lambda _, x, y, e=eps: noisy(x, e / 255, rng) for eps in NOISE}
     attacks |= {f"fgsm_{eps:g}": lambda net, x, y, e=eps: fgsm(net, x, y, e / 255) for eps in FGSM}
     with autocast(device, precision):
-        found = {"images": len(rows), "error": error_under(model, part, clean)}
+        found = {"images": len(part.test_y), "error": error_under(model, part, clean)}
         found["calibration_error"] = calibration_error(torch.cat(kept), part.test_y.to(device))
         found |= {name: error_under(model, part, attack) for name, attack in attacks.items()}
     return {name: round(value, 3) for name, value in found.items()}
