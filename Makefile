@@ -25,6 +25,10 @@ HAS_SPHINX := import importlib.util as i, mixlab.course.site as s; exit(not all(
 # beside one busy process on two cores, and 1.8 s with this.
 export GOMP_SPINCOUNT ?= 1000
 
+# Checks side by side, of one thread each: on two cores they take two thirds of the time. More with make test JOBS=8.
+JOBS ?= 2
+unit course: export OMP_NUM_THREADS = 1
+
 # Without a GPU, PyTorch's build for the CPU leaves out the GPU libraries, most of the download.
 CPU_WHEELS ?= https://download.pytorch.org/whl/cpu
 
@@ -60,10 +64,10 @@ style: environment
 
 # All of them; while you work, `python -m pytest -m "not slow"` leaves the slow ones out.
 unit: environment
-	$(PY) -m pytest tests --durations=10 -q
+	$(PY) -m pytest tests -n $(JOBS) --durations=10 -q
 
 course: environment
-	$(PY) -m pytest --nbmake --nbmake-timeout=600 -W default notebooks --durations=0 -q
+	$(PY) -m pytest --nbmake --nbmake-timeout=600 -W default notebooks -n $(JOBS) --durations=0 -q
 
 # Installs once, and again only when pyproject.toml or the environment changes; build/environment notes which it was.
 environment:
