@@ -16,6 +16,7 @@ import torch
 
 from bench import peers
 from mixlab.plans import Pairs, one_hot
+from mixlab.training.timing import in_turn
 
 # glibc hands batch-sized blocks back to the kernel and faults them in again, which can cost more than the mixing.
 MALLOC = {
@@ -339,25 +340,6 @@ def _heads(rng: np.random.Generator, batch: int, classes: int) -> dict[str, Call
         "loss, gathered": lambda: both_axes(gathered()).backward(),
         "loss, product": lambda: infinite_class_loss(scores, y()).backward(),
     }
-
-
-def in_turn(variants: dict[str, Callable], rounds: int, warm: int = 3, least: float = 0.0) -> dict[str, list[float]]:
-    """Seconds per call of each variant, each once per round, after a few rounds that do not count.
-
-    least: call a variant again until so many seconds are over, and take the mean. For work on a batch that in training
-    has just been made: its second call finds it as near to the processor as there, not where the others left it.
-    """
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(rounds + warm):
-        for name, call in variants.items():
-            start, calls, seconds = time.perf_counter(), 0, 0.0
-            while not calls or seconds < least:
-                call()
-                calls += 1
-                seconds = time.perf_counter() - start
-            if number >= warm:
-                times[name].append(seconds / calls)
-    return times
 
 
 def _mixing_variants(x: torch.Tensor, labels: torch.Tensor) -> dict[str, Callable]:

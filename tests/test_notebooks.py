@@ -107,6 +107,7 @@ def test_output_budget_and_hygiene(path):
     assert len(raw.encode()) <= 1_500_000
     assert "application/vnd.jupyter" not in raw and "image/jpeg" not in raw and "image/svg" not in raw
     assert not re.search(r"/(home|root|work|tmp|Users)/\w", raw), "an absolute path"
+    assert "from bench" not in raw, "not part of the package: found only where the shell or make has said so"
     for cell in cells(path, "code"):
         assert not any(output["output_type"] == "error" for output in cell["outputs"])
         assert "raises-exception" not in cell["metadata"].get("tags", []) and "allow_errors" not in text(cell)
