@@ -192,7 +192,7 @@ def stored_gaps() -> dict[str, list[float]]:
     stored, _ = records.read()
     published = Mixup(0.2), InfiniteClass(Mixup(0.2))
     gaps = {place: gap_of(stored, OURS.format(extra), how, *published) for place, (extra, how) in PLACES.items()}
-    photos = Mixup(1.0), InfiniteClass(Mixup(1.0, per_sample=True))
+    photos = Mixup(1.0, per_sample=True), InfiniteClass(Mixup(1.0, per_sample=True))
     return gaps | {"CIFAR-10, a twentieth": gap_of(stored, "cifar10-jpeg(fraction=0.05)", "twentieth", *photos)}
 
 
