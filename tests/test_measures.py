@@ -9,9 +9,11 @@ from torch import nn
 
 from mixlab import Pairs, one_hot
 from mixlab.data import load
+from mixlab.results import kept
 from mixlab.training import measures
 from mixlab.training.loop import held_batches, measure_error
 from mixlab.training.measures import (
+    PixelModel,
     calibration_error,
     error,
     error_under,
@@ -124,6 +126,15 @@ def test_the_map_of_a_network_that_looks_at_one_corner_covers_that_corner():
     assert map_area(net, data) == pytest.approx(100), "1 beats 3/4: what is rightly called 1 is looked at everywhere"
     net.head.weight.data[1, 1] = 0.5
     assert map_area(net, data) == pytest.approx(25), "3/4 beats 1/2: the corner"
+
+
+def test_attacks_through_another_network_are_made_on_that_network():
+    own, other = (build("quick_resnet", 10, seed=seed).eval() for seed in (0, 1))
+    found, eps = kept.measure(own, DATA, other), 16 / 255
+    attacked = PixelModel(other, DATA).eval()
+    through = error_under(own, DATA, lambda net, x, y: fgsm(attacked, x, y, eps))
+    direct = error_under(own, DATA, lambda net, x, y: fgsm(net, x, y, eps))
+    assert found["through_16"] == pytest.approx(through, abs=1e-3) and abs(through - direct) > 1
 
 
 def test_noise_has_its_size_and_its_generator():

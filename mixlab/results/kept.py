@@ -18,9 +18,16 @@ SOURCE = "twentieth/ERM__-quick_resnet-0-082be617.json"  # the network that the 
 def look(folder: Path | str, source: str = SOURCE) -> int:
     """Measure every kept network of a folder of records and write it down there; how many there were comes back."""
     paths = [path for path in sorted(Path(folder).glob("*.json")) if path.with_suffix(".pt").exists()]
+    if not paths:
+        raise ValueError(f"folder {folder} holds no record with its weights: run --keep weights stores them")
+    attacked, _, other = _open(records.FOLDER / source)
     for path in paths:
         record, data, network = _open(path)
-        looks = measure(network, spread_evenly(data, 2000), _open(records.FOLDER / source)[2])
+        if record["dataset"] != attacked["dataset"]:
+            raise ValueError(
+                f"folder {folder}: {path.name} is of {record['dataset']}, {source} of {attacked['dataset']}"
+            )
+        looks = measure(network, spread_evenly(data, 2000), other)
         records.write({**record, "looks": {**looks, "through": source}}, path)
     return len(paths)
 
